@@ -1,0 +1,35 @@
+"""Gender order and age classes: the only place where these numbers stand."""
+
+import numpy as np
+
+GENDERS = ("female", "male")
+"""Names of the gender classes in the order of the gender head (IMDB-WIKI's order)."""
+FEMALE, MALE = 0, 1
+
+MAX_AGE = 100
+AGE_CLASSES = MAX_AGE + 1
+"""The age head is a softmax over the whole years 0..100."""
+
+
+def clip_age(ages: np.ndarray) -> np.ndarray:
+    """Counts ages above 100 as 100.
+
+    Args:
+        ages: Any shape, years; NaN (unknown) stays NaN.
+
+    Returns:
+        An array of the same shape and dtype; negative ages are left alone, since they are label errors.
+    """
+    return np.minimum(ages, MAX_AGE)
+
+
+def expected_age(probabilities: np.ndarray) -> np.ndarray:
+    """Expectation of the age softmax (Rothe et al., "DEX: Deep EXpectation of apparent age", ICCVW 2015).
+
+    Args:
+        probabilities: `(n, 101)`, rows sum to 1.
+
+    Returns:
+        `(n,)` float64, years in 0..100.
+    """
+    return np.asarray(probabilities, dtype=np.float64) @ np.arange(AGE_CLASSES, dtype=np.float64)
