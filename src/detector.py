@@ -1,0 +1,104 @@
+"""Face boxes by dlib's HOG detector (Dalal & Triggs 2005; King, arXiv 1502.00046)."""
+
+import threading
+from typing import NamedTuple
+
+import cv2
+import dlib
+import numpy as np
+
+from src.images import Box
+
+THRESHOLD = -0.5
+MAX_SIDE = 640
+
+
+class Face(NamedTuple):
+    """A detected face: its box in pixels of the picture, inside the picture, and the detector's score."""
+
+    box: Box
+    score: float
+
+
+class FaceDetector:
+    """Finds faces that look towards the camera; one object serves any number of threads.
+
+    dlib's detector is not thread-safe but releases the interpreter lock, so every thread gets its own.
+
+    Args:
+        upsample: How often the searched copy is doubled in size, 0 or more. The smallest face that is found is about
+            80 pixels high on that copy, and each doubling costs four times the time. "auto" searches once more at
+            twice the size only where the first look found nothing.
+        threshold: Least score of a face. dlib's own is 0; lower finds more faces and more that are none.
+        max_side: Longest side of the searched copy before doubling, pixels; smaller pictures are searched as they are.
+    """
+
+    def __init__(self, upsample: int | str = "auto", threshold: float = THRESHOLD, max_side: int = MAX_SIDE):
+        self.looks = (0, 1) if upsample == "auto" else (int(upsample),)
+        self.threshold = threshold
+        self.max_side = max_side
+        self._own = threading.local()
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Finds faces in a picture.
+
+        Args:
+            image: `(height, width, 3)` uint8 RGB.
+
+        Returns:
+            Faces, the largest box first.
+        """
+        faces = []
+        for doublings in self.looks:
+            faces = self._look(image, doublings)
+            if faces:
+                break
+        return sorted(faces, key=lambda face: -_area(face.box))
+
+    def _look(self, image: np.ndarray, doublings: int) -> list[Face]:
+        height, width = image.shape[:2]
+        scale = min(1.0, self.max_side / max(height, width)) * 2**doublings
+        rectangles, scores, _ = self._dlib().run(_scaled(image, scale), 0, self.threshold)
+        faces = []
+        for rectangle, score in zip(rectangles, scores, strict=True):
+            edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+            left, top, right, bottom = (round(edge / scale) for edge in edges)
+            box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+            if box[0] < box[2] and box[1] < box[3]:
+                faces.append(Face(box, float(score)))
+        return suppress_overlaps(faces)
+
+    def _dlib(self) -> "dlib.fhog_object_detector":
+        if not hasattr(self._own, "detector"):
+            self._own.detector = dlib.get_frontal_face_detector()
+        return self._own.detector
+
+
+def suppress_overlaps(faces: list[Face]) -> list[Face]:
+    """Drops every face that shares more than half of the smaller box with a face of a higher score.
+
+    dlib itself removes boxes that overlap by a large part of their union; a box inside a larger one passes it.
+    """
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(_shared(face.box, other.box) <= 0.5 * min(_area(face.box), _area(other.box)) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return image
+    height, width = image.shape[:2]
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shared(box: Box, other: Box) -> int:
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(width, 0) * max(height, 0)
