@@ -81,7 +81,7 @@ def suppress_overlaps(faces: list[Face]) -> list[Face]:
     """
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
-        if all(_shared(face.box, other.box) <= 0.5 * min(_area(face.box), _area(other.box)) for other in kept):
+        if all(shared_area(face.box, other.box) <= 0.5 * min(_area(face.box), _area(other.box)) for other in kept):
             kept.append(face)
     return kept
 
@@ -98,7 +98,8 @@ def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _shared(box: Box, other: Box) -> int:
+def shared_area(box: Box, other: Box) -> int:
+    """Pixels that two boxes have in common."""
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0) * max(height, 0)

@@ -1,0 +1,119 @@
+"""What the demo says about a picture, and the files it says it in: `predictions.csv` and `predictions.jsonl`."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from src.images import Box
+
+CSV_NAME = "predictions.csv"
+JSON_NAME = "predictions.jsonl"
+CSV_HEADER = ("image", "left", "top", "right", "bottom", "age", "gender", "male_probability")
+
+
+class Prediction(NamedTuple):
+    """One face: box in pixels of the picture, age in years, probability 0..1 that it is a man's."""
+
+    box: Box
+    age: float
+    male_probability: float
+
+    @property
+    def gender(self) -> str:
+        """`F` or `M`."""
+        return "M" if self.male_probability >= 0.5 else "F"
+
+
+class PredictionFiles:
+    """Writes predictions picture by picture; what was written survives when the process is stopped.
+
+    Args:
+        folder: Where the files are written; it exists.
+        with_json: Also write `predictions.jsonl`, one line a picture, pictures without a face included.
+        keep: Names of pictures whose rows of an earlier run stay in the files; all other old rows go.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, with_json: bool = False, keep: frozenset[str] = frozenset()):
+        self._csv_path, self._json_path = folder / CSV_NAME, folder / JSON_NAME
+        rows = _read_rows(self._csv_path, keep)
+        lines = _read_lines(self._json_path, keep) if with_json else []
+        self._csv_file = self._csv_path.open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._csv_file, lineterminator="\n")
+        self._csv.writerows([CSV_HEADER, *rows])
+        self._json_file = self._json_path.open("w", encoding="utf-8", newline="\n") if with_json else None
+        if self._json_file:
+            self._json_file.writelines(lines)
+        self._flush()
+
+    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
+        """Adds the faces of one picture, named as its path below the folder or as the frame's number."""
+        self._csv.writerows(csv_row(image, prediction) for prediction in predictions)
+        if self._json_file:
+            self._json_file.write(json_line(image, predictions))
+        self._flush()
+
+    def close(self) -> None:
+        self._csv_file.close()
+        if self._json_file:
+            self._json_file.close()
+
+    def __enter__(self) -> "PredictionFiles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        self._csv_file.flush()
+        if self._json_file:
+            self._json_file.flush()
+
+
+def csv_row(image: str, prediction: Prediction) -> tuple:
+    """One face as a row under `CSV_HEADER`."""
+    return (
+        image,
+        *prediction.box,
+        f"{prediction.age:.2f}",
+        prediction.gender,
+        f"{prediction.male_probability:.4f}",
+    )
+
+
+def json_line(image: str, predictions: Sequence[Prediction]) -> str:
+    """One picture with all of its faces as a line of JSON."""
+    faces = [
+        {
+            "box": list(prediction.box),
+            "age": round(prediction.age, 2),
+            "gender": prediction.gender,
+            "male_probability": round(prediction.male_probability, 4),
+        }
+        for prediction in predictions
+    ]
+    return json.dumps({"image": image, "faces": faces}, ensure_ascii=False) + "\n"
+
+
+def _read_rows(path: Path, keep: frozenset[str]) -> list[list[str]]:
+    if not keep or not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.reader(file) if len(row) == len(CSV_HEADER) and row[0] in keep]
+
+
+def _read_lines(path: Path, keep: frozenset[str]) -> list[str]:
+    if not keep or not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["image"] in keep:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):  # the last line of a stopped run
+            continue
+    return kept
