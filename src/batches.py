@@ -1,0 +1,157 @@
+"""Batches out of a table, each a function of (seed, epoch, index) alone. No Keras here: worker processes import this.
+
+A batch is `(pictures, (gender, age), (gender_weight, age_weight))`: `(n, size, size, 3)` uint8 RGB, `(n, 2)` and
+`(n, 101)` float32 distributions, and twice `(n,)` float32. Tuples in the order of the model's outputs, because Keras
+3.15 takes no dictionary of sample weights for a model with a list of outputs, and TensorFlow's data sets no lists.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from src import augmentation, images, targets
+from src.augmentation import AugmentConfig
+from src.cli import UserError
+
+# Independent streams of random numbers from one seed.
+_ORDER, _PICTURE, _MIXUP = 1, 2, 3
+
+
+class Batch(NamedTuple):
+    """The arrays of one batch, and `(name, reason)` of pictures that could not be read (their weights are 0)."""
+
+    pictures: np.ndarray
+    targets: tuple[np.ndarray, np.ndarray]
+    weights: tuple[np.ndarray, np.ndarray]
+    unreadable: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+    """How the age head is taught; see `src/targets.py`."""
+
+    age_target: str = "onehot"
+    age_sigma: float = 2.0  # years
+    age_class_weights: np.ndarray | None = None  # (101,)
+
+
+class BatchMaker:
+    """Makes any batch of any epoch of a table; pure but for a memory of the last order, and can be pickled."""
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        *,
+        img_size: int,
+        batch_size: int,
+        margin: float,
+        augment: AugmentConfig | None = None,
+        target: TargetConfig | None = None,
+        seed: int = 0,
+        shuffle: bool = False,
+    ):
+        """Args are those of `src.generator.ImageSequence`."""
+        self.img_size, self.batch_size, self.margin = img_size, batch_size, margin
+        self.seed, self.shuffle = seed, shuffle
+        self.augment = augment if augment is not None and augment.enabled else None
+        self.names = table["path"].to_numpy(dtype=object)
+        self.arrays = table["image"].to_numpy(dtype=object) if "image" in table else None
+        self.margins = table["margin"].to_numpy(dtype=np.float64)
+        check_margin(self.margins, margin)
+        self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last epoch's order of rows
+        target = target or TargetConfig()
+        genders = table["gender"].to_numpy(dtype=np.float64)
+        ages = table["age"].to_numpy(dtype=np.float64)
+        spreads = table["age_std"].to_numpy(dtype=np.float64) if "age_std" in table else None
+        self.targets = (
+            targets.gender_targets(genders),
+            targets.age_targets(ages, target.age_target, target.age_sigma, spreads),
+        )
+        self.weights = (targets.gender_weights(genders), targets.age_weights(ages, target.age_class_weights))
+
+    def __len__(self) -> int:
+        """Batches in the whole table, the last short one included."""
+        return math.ceil(len(self.names) / self.batch_size)
+
+    def rows(self, epoch: int, index: int) -> np.ndarray:
+        """Row numbers of a batch."""
+        part = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        if not self.shuffle:
+            return np.arange(len(self.names))[part]
+        known_epoch, order = self._order  # one assignment, one reading: workers share it without a lock
+        if known_epoch != epoch:
+            order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.names))
+            self._order = epoch, order
+        return order[part]
+
+    def make(self, epoch: int, index: int) -> Batch:
+        """Reads, cuts, resizes, augments and mixes one batch."""
+        rows = self.rows(epoch, index)
+        unreadable: list[tuple[str, str]] = []
+        pictures = np.zeros((len(rows), self.img_size, self.img_size, 3), np.uint8)
+        y = tuple(values[rows] for values in self.targets)
+        weights = tuple(values[rows] for values in self.weights)
+        for place, row in enumerate(rows):
+            try:
+                pictures[place] = self.picture(epoch, row)
+            except images.ImageError as error:
+                unreadable.append((self.names[row], str(error)))
+                for values in weights:
+                    values[place] = 0
+        if self.augment is None:
+            return Batch(pictures, y, weights, unreadable)
+        rng = np.random.default_rng([_MIXUP, self.seed, epoch, index])
+        return self._mixed(rng, Batch(pictures, y, weights, unreadable))
+
+    def _mixed(self, rng: np.random.Generator, batch: Batch) -> Batch:
+        """Mixup among the rows of the batch that know the same labels."""
+        gender_weights, age_weights = batch.weights
+        mixup = augmentation.draw_mixup(rng, 2 * (gender_weights > 0) + (age_weights > 0), self.augment)
+        if mixup is None:
+            return batch
+        return Batch(
+            augmentation.apply_mixup(batch.pictures, mixup),
+            tuple(augmentation.apply_mixup(values, mixup) for values in batch.targets),
+            tuple(augmentation.mix_weights(values, mixup) for values in batch.weights),
+            batch.unreadable,
+        )
+
+    def picture(self, epoch: int, row: int) -> np.ndarray:
+        """One row's model input, `(size, size, 3)` uint8, before mixup.
+
+        Raises:
+            ImageError: the file cannot be read.
+        """
+        picture = images.read_image(self.names[row]) if self.arrays is None else self.arrays[row]
+        crop = images.crop_to_margin(picture, self.margins[row], self.margin)
+        if self.augment is None:
+            return images.resize(crop, self.img_size)
+        rng = np.random.default_rng([_PICTURE, self.seed, epoch, int(row)])
+        drawn = augmentation.draw_augmentation(rng, self.augment, self.img_size)
+        return augmentation.apply_augmentation(picture, central_region(picture, crop), self.img_size, drawn)
+
+
+def central_region(picture: np.ndarray, crop: np.ndarray) -> augmentation.Region:
+    """Where in the picture its central part `crop` (of `images.crop_to_margin`) lies, `(left, top, right, bottom)`."""
+    top, left = ((outer - inner) // 2 for outer, inner in zip(picture.shape[:2], crop.shape[:2], strict=True))
+    return left, top, left + crop.shape[1], top + crop.shape[0]
+
+
+def check_margin(margins: np.ndarray, margin: float) -> None:
+    """Refuses a model margin that the pictures do not have.
+
+    Raises:
+        UserError: names both margins.
+    """
+    if np.isnan(margins).any():
+        raise UserError(
+            "expected pictures of faces, received whole photographs (no margin); cut them with crop_faces.py first"
+        )
+    if len(margins) and margin > margins.min():
+        raise UserError(
+            f"expected a model margin of at most {margins.min():g}, which is what the pictures come with, received"
+            f" {margin:g}; set data.margin={margins.min():g} or less"
+        )

@@ -1,0 +1,105 @@
+"""What the two heads of the model are taught: distributions over classes, and how much each row counts.
+
+Rows are those of a table (`src/datasets.py`): NaN is an unknown label, whose weight is 0 and whose target is uniform.
+"""
+
+import numpy as np
+
+from src import labels
+from src.cli import UserError
+
+AGE_TARGETS = ("onehot", "gaussian")
+# Votes that all agree still leave half a class of doubt; it also keeps the density away from a division by zero.
+_SMALLEST_SPREAD = 0.5
+
+
+def gender_targets(genders: np.ndarray) -> np.ndarray:
+    """One-hot genders.
+
+    Args:
+        genders: `(n,)`, 0, 1 or NaN.
+
+    Returns:
+        `(n, 2)` float32, rows sum to 1.
+    """
+    classes = np.arange(len(labels.GENDERS))
+    onehot = (genders[:, np.newaxis] == classes).astype(np.float32)
+    onehot[np.isnan(genders)] = 1 / len(classes)
+    return onehot
+
+
+def age_targets(
+    ages: np.ndarray, kind: str = "onehot", sigma: float = 2.0, spreads: np.ndarray | None = None
+) -> np.ndarray:
+    """Distributions over the 101 age classes.
+
+    "onehot" is one class; an age between two whole years is split between them so that the expectation is the age.
+    "gaussian" is the label distribution of DLDL (Gao et al., "Deep Label Distribution Learning with Label Ambiguity",
+    arXiv 1611.01731): a normal density around the age, taken at the whole years 0..100 and normalised.
+
+    Args:
+        ages: `(n,)` years or NaN; above 100 counts as 100, below 0 as 0.
+        kind: One of `AGE_TARGETS`.
+        sigma: Standard deviation of "gaussian" in years, above 0.
+        spreads: `(n,)` standard deviation of the votes in years, at least 0.5, or NaN where `sigma` is to be used.
+
+    Returns:
+        `(n, 101)` float32, rows sum to 1.
+    """
+    if kind not in AGE_TARGETS or sigma <= 0:
+        raise UserError(
+            f"expected an age target out of {', '.join(AGE_TARGETS)} with a sigma above 0, received {kind} with"
+            f" {sigma:g}; correct it"
+        )
+    unknown = np.isnan(ages)
+    ages = np.clip(np.where(unknown, 0, ages), 0, labels.MAX_AGE)
+    distance = np.arange(labels.AGE_CLASSES) - ages[:, np.newaxis]  # (n, 101) years
+    if kind == "onehot":
+        targets = np.maximum(1 - np.abs(distance), 0)
+    else:
+        width = np.full(len(ages), sigma)
+        if spreads is not None:
+            width = np.where(np.isnan(spreads), sigma, np.maximum(spreads, _SMALLEST_SPREAD))
+        targets = np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
+    targets[unknown] = 1
+    return (targets / targets.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def gender_weights(genders: np.ndarray) -> np.ndarray:
+    """`(n,)` float32: 1 where the gender is known, else 0."""
+    return np.isfinite(genders).astype(np.float32)
+
+
+def age_weights(ages: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
+    """`(n,)` float32: the weight of the age's class (1 without `class_weights`, `(101,)`), 0 where it is unknown."""
+    known = np.isfinite(ages)
+    if class_weights is None:
+        return known.astype(np.float32)
+    classes = np.clip(np.rint(np.where(known, ages, 0)), 0, labels.MAX_AGE).astype(int)
+    return np.where(known, class_weights[classes], 0).astype(np.float32)
+
+
+def rare_age_weights(ages: np.ndarray, power: float, sigma: float = 2.0) -> np.ndarray:
+    """Class weights for rare ages: the smoothed frequency of each age to the power of `-power`.
+
+    Smoothing over neighbouring ages is the "label distribution smoothing" of Yang et al., "Delving into Deep
+    Imbalanced Regression", arXiv 2102.09554, whose weights are `power` 0.5 or 1.
+
+    Args:
+        ages: `(n,)` years or NaN, of the training rows.
+        power: 0 (all ages alike) .. 1 (every age counts as much in sum).
+        sigma: Width of the smoothing in years.
+
+    Returns:
+        `(101,)` float64; the mean over the rows whose age is known is 1. Ages that no row is near to get weight 1.
+    """
+    known = ages[np.isfinite(ages)]
+    classes = np.clip(np.rint(known), 0, labels.MAX_AGE).astype(int)
+    counts = np.bincount(classes, minlength=labels.AGE_CLASSES)
+    years = np.arange(labels.AGE_CLASSES)
+    kernel = np.exp(-0.5 * ((years[:, np.newaxis] - years) / sigma) ** 2)
+    smoothed = kernel @ counts / kernel.sum(axis=1)
+    seen = smoothed > 1e-6
+    weights = np.where(seen, np.maximum(smoothed, 1e-6) ** -power, np.nan)
+    weights /= np.average(weights[counts > 0], weights=counts[counts > 0]) if len(known) else 1
+    return np.where(seen, weights, 1.0)
