@@ -8,56 +8,31 @@ file from a stranger cannot run code.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 
-from src.cli import ROOT, UserError
-from src.labels import GENDERS
+from src import published
+from src.cli import UserError
+from src.published import BUNDLED, bundled
+from src.weights_data import open_weight_file
+from src.weights_info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
+
+__all__ = ["BUNDLED", "WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"]
 
 if TYPE_CHECKING:
     import keras
 
-ATTRIBUTE = "age_gender"
-FORMAT_VERSION = 1
-BUNDLED = "MobileNetV2_96_utkface.hdf5"
-"""Name of the weights in `pretrained_models/` that are used when none are named."""
+ORIGINAL_NAME = re.compile(r"([A-Za-z][A-Za-z0-9]*)_([0-9]{1,5})_.+")
+"""Names of weight files that training has always written: `{model_name}_{img_size}_*`."""
+ORIGINAL_MARGIN = 0.4
 
-
-@dataclasses.dataclass(frozen=True)
-class WeightsInfo:
-    """What a weight file says about itself.
-
-    Attributes:
-        model_name: Name that `factory.get_model` knows.
-        img_size: Side of the square input in pixels.
-        margin: Crop margin that the model was trained with, as a part of the face box's sides.
-        colour: Channel order of its input, `"RGB"` or `"BGR"`.
-        gender_order: Meaning of the two classes of the gender head.
-        age_decoding: `"expectation"`: the age is the expectation of the softmax over 0..100 years.
-        data: What it was trained on.
-        epoch: Epochs of training behind it, counted from 1.
-        metrics: Validation figures by name.
-        versions: Versions of the libraries that wrote it.
-        label: A published file's name, or a name for people.
-    """
-
-    model_name: str
-    img_size: int
-    margin: float
-    colour: str = "RGB"
-    gender_order: tuple[str, str] = GENDERS
-    age_decoding: str = "expectation"
-    data: str = ""
-    epoch: int | None = None
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    label: str = ""
+logger = logging.getLogger(__name__)
 
 
 def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo) -> Path:
@@ -96,11 +71,6 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo) -> Pat
     return path
 
 
-def to_json(info: WeightsInfo) -> str:
-    """The JSON text that stands in a file's `age_gender` attribute."""
-    return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(info)})
-
-
 def library_versions() -> dict[str, str]:
     """Versions of what writes a weight file."""
     import keras
@@ -108,65 +78,105 @@ def library_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
 
 
-def identify(path: str | Path) -> WeightsInfo:
+def identify(weight_file: str | Path) -> WeightsInfo:
     """Says which network a weight file is for, without building it and without importing Keras.
 
+    Looks, in this order, at: the file's own `age_gender` attribute; its bytes, which may be those of a published file;
+    its name, which may be a published one or `{model_name}_{img_size}_*`. Files of the last kind are taken for the
+    original project's: BGR, margin 0.4.
+
+    Args:
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+
     Raises:
-        UserError: Not a weight file of a network that this project knows.
+        UserError: No weight file, or of a network that cannot be told.
+        JobError: A download failed.
     """
-    path = Path(path)
-    try:
-        with h5py.File(path, "r") as file:
-            text = file.attrs.get(ATTRIBUTE)
-    except OSError as error:
-        raise UserError(f"expected a weight file, received {path}: {error}") from error
-    if text is None:
-        raise UserError(f"expected a weight file with a description, received {path}: no attribute {ATTRIBUTE!r}")
-    known = {field.name for field in dataclasses.fields(WeightsInfo)}
-    values: dict[str, Any] = {key: value for key, value in json.loads(text).items() if key in known}
-    values["gender_order"] = tuple(values.get("gender_order", GENDERS))
-    return WeightsInfo(**values)
+    path = published.resolve(weight_file)
+    with open_weight_file(path) as file:
+        text = file.text(ATTRIBUTE)
+        size = file.input_size
+        scaled = file.has_our_scaling
+    if text is not None:
+        info = parse_json(text, path)
+        if size is None:
+            raise UserError(f"expected a whole model in {path}, which describes itself, received weights alone")
+    else:
+        info = dataclasses.replace(identify_by_content_or_name(path), scaled=scaled)
+    if size not in (None, info.img_size):
+        raise UserError(
+            f"expected an input of {info.img_size} pixels, as {path} says of itself or by its name, received a graph "
+            f"for {size}; one of the two is wrong"
+        )
+    return info
 
 
-def load_model(path: str | Path) -> tuple[keras.Model, WeightsInfo]:
-    """Builds the network that a weight file is for and loads the numbers into it.
+def identify_by_content_or_name(path: Path) -> WeightsInfo:
+    """What a file without a description is, by its bytes or its name.
+
+    Raises:
+        UserError: Neither tells.
+    """
+    name = published.find_by_content(path)
+    if name is None and path.name in published.PUBLISHED:
+        name = path.name
+        if published.known_hash(name) is not None:
+            logger.warning("warning: %s has other bytes than the published file of this name", path)
+    if name is not None:
+        row = published.PUBLISHED[name]
+        return WeightsInfo(
+            row.model_name, row.img_size, row.margin, row.colour, row.gender_order, data=row.data, label=name
+        )
+    match = ORIGINAL_NAME.fullmatch(path.name)
+    if match is None:
+        raise UserError(
+            f"expected weights of this project (with an attribute {ATTRIBUTE!r}), a published file "
+            f"({', '.join(published.PUBLISHED)}) or a name like EfficientNetB3_224_*.hdf5, received {path}; "
+            "rename it to {model_name}_{img_size}_*"
+        )
+    model_name, img_size = match[1], checked_size(int(match[2]), path)
+    return WeightsInfo(model_name, img_size, ORIGINAL_MARGIN, "BGR", label=path.name)
+
+
+def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
+    """Builds the network that a weight file is for and copies the numbers into it.
+
+    Args:
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
 
     Returns:
-        The model (see `factory.get_model`) and what the file says about itself.
+        The model, `(batch, size, size, 3)` values 0..255 in `info.colour` order ->
+        `[pred_gender (batch, 2) in info.gender_order, pred_age (batch, 101)]`, and what the file says about itself.
 
     Raises:
         UserError: See `identify`; or the numbers do not fit the network.
+        JobError: A download failed.
     """
-    from src.factory import get_model
-
+    path = published.resolve(weight_file)
     info = identify(path)
+
+    from src.factory import get_model
+    from src.weights_fill import fill, without_scaling
+
     model = get_model(info.model_name, info.img_size)
-    load_weights_into(model, path)
-    return model, info
+    fill(model, path)
+    return model if info.scaled else without_scaling(model), info
 
 
-def load_weights_into(model: keras.Model, path: str | Path) -> None:
-    """Loads the numbers of a weight file into a network of the same kind.
+def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
+    """Copies the numbers of a weight file into a network of the same kind, all or none.
 
-    Raises:
-        UserError: The numbers do not fit the network.
-    """
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"expected weights of {model.name}, received {path}: {error}") from error
-
-
-def bundled() -> Path:
-    """The weights that come with the project.
+    Args:
+        model: A network of `factory.get_model`.
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
 
     Raises:
-        UserError: They are not in their place.
+        UserError: No weight file, or its numbers do not fit the network.
+        JobError: A download failed.
     """
-    path = ROOT / "pretrained_models" / BUNDLED
-    if not path.is_file():
-        raise UserError(f"expected the bundled weights {path}, received no such file; name others with --weight_file")
-    return path
+    from src.weights_fill import fill
+
+    fill(model, published.resolve(weight_file))
 
 
 @contextmanager

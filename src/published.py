@@ -1,0 +1,196 @@
+"""Weight files that need no path: the bundled one, and those that others published, with their download."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import h5py
+
+from src.cli import ROOT, JobError, UserError
+
+BUNDLED = "MobileNetV2_96_utkface.hdf5"
+"""Name of the weights in `pretrained_models/` that are used when none are named."""
+ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
+TIMEOUT = 30.0
+"""Seconds without an answer after which a download is given up."""
+MAX_HASHED = 2**30
+"""Bytes; no published file is near, and larger ones need not be read through to know that they are none."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A row of the table: where the file is, and what its network needs to be fed with.
+
+    Attributes:
+        md5: Of the file's bytes, or None where it is not known.
+        margin: Crop margin that the network was trained with, as a part of the face box's sides.
+    """
+
+    release: str
+    md5: str | None
+    model_name: str
+    img_size: int
+    margin: float
+    data: str
+    gender_order: tuple[str, str] = ("female", "male")
+    colour: str = "BGR"
+
+
+PUBLISHED = {
+    "EfficientNetB3_224_weights.11-3.44.hdf5": Published(
+        "v0.6", "6d7f7b7ced093a8b3ef6399163da6ece", "EfficientNetB3", 224, 0.4, "IMDB-WIKI"
+    ),
+    "weights.28-3.73.hdf5": Published("v0.5", "fbe63257a054c1c5466cfd7bf14646d6", "WideResNet", 64, 0.4, "IMDB-WIKI"),
+    "weights.29-3.76_utk.hdf5": Published("v0.5", None, "WideResNet", 64, 0.0, "UTKFace", ("male", "female")),
+}
+"""Published files by name; their networks take raw values 0..255 (EfficientNet scales inside)."""
+
+
+def bundled() -> Path:
+    """The weights that come with the project.
+
+    Raises:
+        UserError: They are not in their place.
+    """
+    path = ROOT / "pretrained_models" / BUNDLED
+    if not path.is_file():
+        raise UserError(f"expected the bundled weights {path}, received no such file; name others with --weight_file")
+    return path
+
+
+def folder() -> Path:
+    """Where downloads are kept: `AGE_GENDER_HOME`, else `pretrained_models/`."""
+    home = os.environ.get("AGE_GENDER_HOME")
+    return Path(home).expanduser() if home else ROOT / "pretrained_models"
+
+
+def find_by_content(path: Path) -> str | None:
+    """Name of the published file that a file is a whole copy of, whatever it is called; None if of none."""
+    if path.stat().st_size > MAX_HASHED:
+        return None
+    md5, sha256 = hashes(path)
+    for name, published in PUBLISHED.items():
+        if published.md5 == md5 or remembered_sha256(folder() / name) == sha256:
+            return name
+    return None
+
+
+def hashes(path: Path) -> tuple[str, str]:
+    """MD5 and SHA-256 of a file's bytes, in hexadecimal."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            md5.update(block)
+            sha256.update(block)
+    return md5.hexdigest(), sha256.hexdigest()
+
+
+def known_hash(name: str) -> str | None:
+    """`ALGORITHM:HASH` that a whole copy of a published file has, or None where neither table nor note knows it."""
+    md5, sha256 = PUBLISHED[name].md5, remembered_sha256(folder() / name)
+    return f"md5:{md5}" if md5 else f"sha256:{sha256}" if sha256 else None
+
+
+def note_path(path: Path) -> Path:
+    """The note beside a download that remembers its SHA-256, in the format of `sha256sum`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def remembered_sha256(path: Path) -> str | None:
+    """The SHA-256 that the first download of a file had, or None."""
+    try:
+        words = note_path(path).read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return None
+    return words[0].lower() if words else None
+
+
+def fetch(name: str) -> Path:
+    """A published file in the local folder, downloaded if it is not there yet.
+
+    The download goes to a temporary file and gets its name only when it is whole: its hash is the known one, or, where
+    none is known, it opens as HDF5 (which knows its own length); its SHA-256 is then printed and remembered. A file
+    that is there already is never replaced.
+
+    Args:
+        name: A key of `PUBLISHED`.
+
+    Raises:
+        JobError: The download failed or brought other bytes; nothing is left behind.
+    """
+    import pooch
+
+    target = folder() / name
+    if target.exists():
+        return target
+    published = PUBLISHED[name]
+    known = known_hash(name)
+    address = ADDRESS.format(release=published.release, name=name)
+    logger.warning("downloading %s to %s", address, target)
+    pooch.get_logger().setLevel(logging.ERROR)
+    download = Download()
+    try:
+        pooch.retrieve(address, known_hash=known, fname=name, path=target.parent, downloader=download)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # requests, urllib3, pooch and the disk each raise their own
+        raise JobError(failure(name, known, download, error)) from error
+    target.chmod(0o644)  # pooch's temporary files are for their owner only
+    if published.md5 is None:
+        print(f"SHA-256 of {name}: {download.sha256}")
+        note_path(target).write_text(f"{download.sha256}  {name}\n", encoding="utf-8")
+    return target
+
+
+class Download:
+    """Downloader for pooch that shows a progress bar and remembers what it received."""
+
+    size: int | None = None
+    md5 = sha256 = ""
+
+    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
+        import pooch
+
+        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
+        path = Path(output_file)
+        self.size = path.stat().st_size
+        self.md5, self.sha256 = hashes(path)
+        if not h5py.is_hdf5(path):
+            raise ValueError("no HDF5 file")
+        with h5py.File(path, "r"):
+            pass
+
+
+def failure(name: str, known: str | None, download: Download, error: Exception) -> str:
+    """One line about a failed download: what was expected, what was received, what to do instead."""
+    if download.size is None:
+        received = " ".join(str(error).split())[:200] or type(error).__name__
+    else:
+        received = f"{download.size} other bytes with MD5 {download.md5} and SHA-256 {download.sha256}"
+    expected = f" with {known}" if known else ""
+    return (
+        f"expected to download {name}{expected}, received {received}; nothing was kept. Try again, put the file into "
+        f"{folder()} yourself, or use the bundled model ({BUNDLED}) by leaving --weight_file away"
+    )
+
+
+def resolve(weight_file: str | Path) -> Path:
+    """A path as it is; a published name, where no such file lies in the working folder, as its download.
+
+    Raises:
+        UserError: Neither.
+        JobError: See `fetch`.
+    """
+    path = Path(weight_file)
+    if path.exists() or path.is_symlink():
+        return path
+    if path.name == str(path) and path.name in PUBLISHED:
+        return fetch(path.name)
+    raise UserError(
+        f"expected a weight file or one of the published names {', '.join(PUBLISHED)}, received {path}, "
+        "which does not exist; check the path"
+    )

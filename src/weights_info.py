@@ -1,0 +1,120 @@
+"""What a weight file says about itself: the fields, their JSON form and what is believed of a stranger's."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from src.cli import UserError
+from src.labels import GENDERS
+
+ATTRIBUTE = "age_gender"
+"""Root attribute of a weight file that holds `WeightsInfo` as JSON."""
+FORMAT_VERSION = 1
+MIN_SIZE, MAX_SIZE = 16, 1024
+"""Pixels a side of inputs that are believed; a batch of larger pictures would not fit into memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo:
+    """What is known about a weight file, most of it from the file itself.
+
+    Attributes:
+        model_name: Name that `factory.get_model` knows.
+        img_size: Side of the square input in pixels.
+        margin: Crop margin that the model was trained with, as a part of the face box's sides.
+        colour: Channel order of its input, `"RGB"` or `"BGR"`.
+        gender_order: Meaning of the two classes of the gender head.
+        age_decoding: `"expectation"`: the age is the expectation of the softmax over 0..100 years.
+        data: What it was trained on.
+        epoch: Epochs of training behind it, counted from 1.
+        metrics: Validation figures by name.
+        versions: Versions of the libraries that wrote it.
+        label: A published file's name, or a name for people.
+        scaled: Whether the graph begins with the scaling of pixels of `backbones.SCALING`. Files of others do not;
+            their networks take raw values, unless the application scales by itself (EfficientNet).
+    """
+
+    model_name: str
+    img_size: int
+    margin: float
+    colour: str = "RGB"
+    gender_order: tuple[str, str] = GENDERS
+    age_decoding: str = "expectation"
+    data: str = ""
+    epoch: int | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    label: str = ""
+    scaled: bool = True
+
+
+def to_json(info: WeightsInfo) -> str:
+    """The JSON text that stands in a file's `age_gender` attribute."""
+    return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(info)})
+
+
+def parse_json(text: str, path: Path) -> WeightsInfo:
+    """The `age_gender` attribute as `WeightsInfo`; whatever is not of its form is refused.
+
+    Raises:
+        UserError: The attribute is damaged, or was written by a newer version of this project.
+    """
+    try:
+        values = json.loads(text)
+        version = values.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(f"expected format version {FORMAT_VERSION}, received {version!r:.20} in {path}; update")
+        values["gender_order"] = tuple(values["gender_order"])
+        info = WeightsInfo(**values)
+        check_info(info)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"expected a description of the network in the attribute {ATTRIBUTE!r} of {path}, received {reason}; "
+            "the file is damaged"
+        ) from error
+    checked_size(info.img_size, path)
+    return info
+
+
+def check_info(info: WeightsInfo) -> None:
+    """Raises `ValueError` when a field has another type or value than `WeightsInfo` documents."""
+
+    def is_number(value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    def is_text(value: object) -> bool:
+        return isinstance(value, str) and len(value) <= 1000 and value.isprintable()
+
+    def is_table(value: object, of: Callable[[object], bool]) -> bool:
+        return isinstance(value, dict) and len(value) <= 100 and all(is_text(k) and of(v) for k, v in value.items())
+
+    checks = {
+        "model_name": is_text(info.model_name) and info.model_name.isidentifier(),
+        "img_size": type(info.img_size) is int,
+        "margin": is_number(info.margin) and 0 <= info.margin <= 10,
+        "colour": info.colour in ("RGB", "BGR"),
+        "gender_order": info.gender_order in (GENDERS, GENDERS[::-1]),
+        "age_decoding": info.age_decoding == "expectation",
+        "data": is_text(info.data),
+        "epoch": info.epoch is None or type(info.epoch) is int,
+        "metrics": is_table(info.metrics, is_number),
+        "versions": is_table(info.versions, is_text),
+        "label": is_text(info.label),
+        "scaled": type(info.scaled) is bool,
+    }
+    for name, good in checks.items():
+        if not good:
+            raise ValueError(f"{name} = {getattr(info, name)!r:.80}")
+
+
+def checked_size(img_size: int, path: Path) -> int:
+    """Raises `UserError` unless a network for pictures of that many pixels a side fits into memory."""
+    if not MIN_SIZE <= img_size <= MAX_SIZE:
+        raise UserError(
+            f"expected an input of {MIN_SIZE} to {MAX_SIZE} pixels, received {str(img_size)[:20]} in {path}; "
+            "use another file"
+        )
+    return img_size
