@@ -1,0 +1,39 @@
+"""Says how right weights are on APPA-REAL (`./download.sh appa-real` fetches it).
+
+The bundled model on the 1,500 pictures of the validation part:
+    python evaluate_appa_real.py
+Other weights on the test part, with plots:
+    python evaluate_appa_real.py --weight_file checkpoints/NAME.hdf5 --split test --output_dir results/appa-real
+"""
+
+import argparse
+from pathlib import Path
+
+from src.cli import ROOT, run
+
+FOLDER = ROOT / "appa-real" / "appa-real-release"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
+    parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="(default: valid)")
+    parser.add_argument("--image_dir", type=Path, default=FOLDER, help="the data set's folder (default: %(default)s)")
+    parser.add_argument("--flip", action="store_true", help="average over each picture and its mirror image")
+    parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
+    parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from src.estimator import AgeGenderEstimator  # after --help has answered: these imports take seconds
+    from src.evaluation import evaluate_appa_real
+
+    estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size)
+    _, lines = evaluate_appa_real(estimator, args.image_dir, args.split, args.flip, args.output_dir)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    run(main)
