@@ -1,0 +1,25 @@
+"""Makes a table out of IMDB's or WIKI's labels, without the useless ones.
+
+    python create_db.py --db imdb
+    python create_db.py --db wiki --min_score 1.0
+
+Reads `data/{db}_crop/{db}.mat` (fetch it with `./download.sh`), writes `meta/{db}.csv`.
+"""
+
+import argparse
+
+from src import cli
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make a table out of IMDB's or WIKI's labels.")
+    parser.add_argument("--db", required=True, choices=("imdb", "wiki"))
+    parser.add_argument("--min_score", type=float, default=1.0, help="least score of the face (default: %(default)s)")
+    args = parser.parse_args()
+    from src.imdb_wiki import create_db
+
+    print("\n".join(create_db(args.db, args.min_score)))
+
+
+if __name__ == "__main__":
+    cli.run(main)
