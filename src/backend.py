@@ -64,3 +64,9 @@ def _pad_to_power_of_two(batch: np.ndarray) -> np.ndarray:
     count = len(batch)
     rows = 1 << max(count - 1, 0).bit_length()
     return np.concatenate([batch, np.zeros((rows - count, *batch.shape[1:]), batch.dtype)])
+
+
+def sync_state(model: keras.Model) -> None:
+    """Brings the model's variables up to the last step; JAX trains on copies of them."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()

@@ -37,8 +37,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = 1
     except OSError as error:
         code = fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         code = 130
     sys.exit(code)
 
