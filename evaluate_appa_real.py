@@ -9,16 +9,14 @@ Other weights on the test part, with plots:
 import argparse
 from pathlib import Path
 
-from src.cli import ROOT, run
-
-FOLDER = ROOT / "appa-real" / "appa-real-release"
+from src.cli import run
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
     parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="(default: valid)")
-    parser.add_argument("--image_dir", type=Path, default=FOLDER, help="the data set's folder (default: %(default)s)")
+    parser.add_argument("--image_dir", type=Path, help="the data set's folder (default: appa-real/appa-real-release)")
     parser.add_argument("--flip", action="store_true", help="average over each picture and its mirror image")
     parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
     parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")

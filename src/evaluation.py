@@ -56,7 +56,7 @@ def evaluate(
 
 def evaluate_appa_real(
     estimator: Estimator,
-    folder: Path = ROOT / "appa-real" / "appa-real-release",
+    folder: Path | None = None,
     split: str = "valid",
     flip: bool = False,
     output_dir: Path | None = None,
@@ -64,7 +64,7 @@ def evaluate_appa_real(
     """Evaluates weights on one split of APPA-REAL, against the age that people see and the one in the passport.
 
     Args:
-        folder: The unpacked `appa-real-release`.
+        folder: The unpacked `appa-real-release`, if not in `appa-real/`.
         split: `train`, `valid` or `test`, as the data set calls them.
         output_dir: As for `evaluate`; `predictions.csv` has `file_name,predicted_age,apparent_age_avg,real_age`.
 
@@ -74,6 +74,7 @@ def evaluate_appa_real(
     Raises:
         UserError, JobError, OSError: as for `evaluate`.
     """
+    folder = folder or ROOT / "appa-real" / "appa-real-release"
     if not (folder / f"gt_avg_{split}.csv").is_file():
         raise UserError(f"expected {folder / f'gt_avg_{split}.csv'}, which is not there: run `./download.sh appa-real`")
     ours = {theirs: ours for ours, theirs in appa_real.FOLDERS.items()}
@@ -136,7 +137,7 @@ def _unlisted(folder: Path, paths: pd.Series) -> list[str]:
 
 
 def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
-    """The rows of one split, or all; rows without a split (no readable file) always come along, to be counted.
+    """The rows of one split, or all of them.
 
     Raises:
         UserError: no row has this split.
@@ -148,7 +149,7 @@ def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
         raise UserError(
             f"expected rows of the split {split!r} in {db}, which has {sizes or 'no row'}: name another --split"
         )
-    return table[(table["split"] == split) | table["split"].isna()]
+    return table[table["split"] == split]
 
 
 def describe(estimator: Any, flip: bool) -> str:

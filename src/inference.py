@@ -67,6 +67,8 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False,
         UserError: the weights' margin is above that of a face crop.
         JobError: no picture gave an answer.
     """
+    if estimator.batch_size < 1:
+        raise UserError(f"expected a batch size of at least 1, received {estimator.batch_size}")
     check_margins(table, estimator.info.margin)
     if detector is None and table["margin"].isna().any():
         from src.detector import FaceDetector

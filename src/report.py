@@ -115,8 +115,10 @@ def format_appa_real(report: dict[str, Any]) -> list[str]:
         f"Model: {report['model']}",
         f"Data: {report['data']}",
         f"Pictures: {report['pictures']:,}",
-        f"Mean error, apparent and real: {number(report['bias_apparent'], '+.2f')} {number(report['bias_real'], '+.2f')}",
-        f"CS@5, apparent and real: {number(report['cs5_apparent'], '.3f')} {number(report['cs5_real'], '.3f')}",
+        f"Mean error Apparent: {number(report['bias_apparent'], '+.2f')}",
+        f"Mean error Real: {number(report['bias_real'], '+.2f')}",
+        f"CS@5 Apparent: {number(report['cs5_apparent'], '.3f')}",
+        f"CS@5 Real: {number(report['cs5_real'], '.3f')}",
         f"Epsilon-error: {number(report['epsilon_error'], '.3f')}",
     ]
     without_picture, without_row = report["rows_without_picture"], report["pictures_without_row"]
