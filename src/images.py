@@ -13,7 +13,9 @@ import numpy as np
 
 Box = tuple[int, int, int, int]
 
-EXTENSIONS = frozenset(".bmp .dib .jpe .jpeg .jpg .jp2 .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+EXTENSIONS = frozenset(
+    [".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+)
 """File name endings that count as pictures, in lower case."""
 
 
