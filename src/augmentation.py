@@ -301,14 +301,12 @@ def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
 def motion_kernel(length: float, angle: float) -> np.ndarray:
     """Odd, square, float32 filter kernel of sum 1: a line of `length` pixels at `angle` degrees (anticlockwise)."""
     half = math.ceil((length - 1) / 2)
-    along = np.linspace(-(length - 1) / 2, (length - 1) / 2, 4 * half + 1)
-    x, y = half + along * math.cos(math.radians(angle)), half - along * math.sin(math.radians(angle))
-    kernel = np.zeros((2 * half + 2, 2 * half + 2))
-    left, top = np.floor(x + 1e-9).astype(int), np.floor(y + 1e-9).astype(int)
-    for dx, dy in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = (1 - np.abs(x - left - dx)) * (1 - np.abs(y - top - dy))
-        np.add.at(kernel, (top + dy, left + dx), np.maximum(weight, 0))
-    kernel = kernel[:-1, :-1]
+    samples = 8 * math.ceil(length)
+    along = ((np.arange(samples) + 0.5) / samples - 0.5) * length  # pixels from the middle
+    x = np.rint(along * math.cos(math.radians(angle))).astype(int)
+    y = np.rint(-along * math.sin(math.radians(angle))).astype(int)
+    kernel = np.zeros((2 * half + 1, 2 * half + 1))
+    np.add.at(kernel, (half + y, half + x), 1)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
