@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -38,9 +39,9 @@ class Prefetcher:
         self._futures: dict[int, Future[Batch]] = {}  # by index, of self._epoch
 
     def start(self, epoch: int) -> None:
-        """Begins to make the first batches of an epoch."""
+        """Begins to make the first batches of an epoch; raises `JobError` as `get` does."""
         if self.workers:
-            with self._lock:
+            with _worker_errors(), self._lock:
                 self._submit(epoch, 0)
 
     def get(self, epoch: int, index: int) -> Batch:
@@ -51,15 +52,11 @@ class Prefetcher:
         """
         if not self.workers:
             return self.maker.make(epoch, index)
-        with self._lock:
-            self._submit(epoch, index)
-            future = self._futures.pop(index)
-        try:
+        with _worker_errors():
+            with self._lock:
+                self._submit(epoch, index)
+                future = self._futures.pop(index)
             return future.result()
-        except BrokenProcessPool as error:
-            raise JobError(
-                "a worker process that reads pictures was ended (out of memory?); set fewer train.workers"
-            ) from error
 
     def close(self) -> None:
         """Ends the workers."""
@@ -99,6 +96,16 @@ class Prefetcher:
         # "spawn" is the one start method that is safe with threads (TensorFlow's, JAX's) and on every system.
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.workers, context, _start_process, (self.maker,))
+
+
+@contextlib.contextmanager
+def _worker_errors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise JobError(
+            "a worker process that reads pictures was ended (out of memory?); set fewer train.workers"
+        ) from error
 
 
 _maker: BatchMaker | None = None

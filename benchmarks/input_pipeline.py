@@ -1,0 +1,138 @@
+"""Pictures per second of the input pipeline, beside a plain reader.
+
+    python benchmarks/input_pipeline.py
+    python benchmarks/input_pipeline.py --image_dir data/UTKFace --img_size 96
+
+Without `--image_dir` it writes JPEG files of 300 pixels into a temporary folder. "per CPU second" counts the processor
+time of all threads and processes, so it compares on a busy machine too.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src import images
+from src.augmentation import AugmentConfig
+from src.batches import BatchMaker
+from src.cli import ROOT
+from src.prefetch import Prefetcher
+
+
+def write_pictures(folder: Path, count: int, side: int = 300) -> None:
+    """Writes JPEG files (about 20 kB each) whose detail falls with its size, as in photographs."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image = np.full((side, side, 3), 128.0)
+        for cells in (2, 5, 12, 30, 75, 150):
+            noise = rng.normal(0, 60 / cells**0.5, (cells, cells, 3))
+            image += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        images.write_image(folder / f"{number}.jpg", np.clip(image, 0, 255).astype(np.uint8))
+
+
+def make_table(paths: list[Path]) -> pd.DataFrame:
+    """A table of faces of the margin 0.4 with made-up labels."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "path": [str(path) for path in paths],
+            "gender": rng.integers(0, 2, len(paths)).astype(float),
+            "age": rng.integers(0, 101, len(paths)).astype(float),
+            "margin": 0.4,
+        }
+    )
+
+
+def read_plainly(paths: list[Path], size: int, batch_size: int) -> Iterator[np.ndarray]:
+    """The reference: one thread, whole-picture float arithmetic, shift/scale/rotate, brightness and flip only."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    for start in range(0, len(paths), batch_size):
+        batch = []
+        for path in paths[start : start + batch_size]:
+            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            image = cv2.resize(image, (size, size))
+            matrix = cv2.getRotationMatrix2D((size / 2, size / 2), rng.uniform(-20, 20), rng.uniform(0.8, 1.2))
+            matrix[:, 2] += rng.uniform(-size / 32, size / 32, 2)
+            image = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+            image = image.astype(np.float32) * rng.uniform(0.8, 1.2) + 255 * rng.uniform(-0.2, 0.2)
+            image = np.clip(image, 0, 255)
+            batch.append(image[:, ::-1] if rng.random() < 0.5 else image)
+        yield np.stack(batch)
+
+
+def read_batches(maker: BatchMaker, workers: int, use_processes: bool) -> Iterator[np.ndarray]:
+    """All batches of one epoch, as `ImageSequence` gives them to Keras."""
+    prefetcher = Prefetcher(maker, len(maker), workers, use_processes, ahead=10)
+    prefetcher.get(0, 0)  # starts the workers
+    for index in range(len(maker)):
+        yield prefetcher.get(1, index).pictures
+    prefetcher.close()
+
+
+def measure(batches: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
+    """`(pictures per second, pictures per CPU second)`; the time until the first batch is left out of the first."""
+    cpu = sum(os.times()[:4])
+    iterator = batches()
+    count = len(next(iterator))
+    first, start = count, time.perf_counter()
+    for batch in iterator:
+        count += len(batch)
+    wall = time.perf_counter() - start
+    return (count - first) / wall, count / (sum(os.times()[:4]) - cpu)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="pictures per second of the input pipeline")
+    parser.add_argument("--image_dir", type=Path, help="use these pictures (default: made, 300 pixels)")
+    parser.add_argument("--img_size", type=int, default=224, help="side of the model's input in pixels")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--count", type=int, default=4000, help="pictures to read for each row")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.image_dir is None:
+            write_pictures(Path(folder), 300)
+        paths = images.list_images(args.image_dir or Path(folder))
+        print_table((paths * (args.count // len(paths) + 1))[: args.count], args.img_size, args.batch_size)
+
+
+def print_table(paths: list[Path], size: int, batch_size: int) -> None:
+    from omegaconf import OmegaConf
+
+    augment = AugmentConfig.from_config(OmegaConf.load(ROOT / "src" / "config.yaml").augment)
+    table = make_table(paths)
+
+    def maker(changes: AugmentConfig | None) -> BatchMaker:
+        return BatchMaker(table, img_size=size, batch_size=batch_size, margin=0.4, augment=changes, shuffle=True)
+
+    rows = {
+        "plain reader, 1 thread": lambda: read_plainly(paths, size, batch_size),
+        "no changes, 1 thread": lambda: read_batches(maker(None), 0, False),
+        "everything on, 1 thread": lambda: read_batches(maker(augment), 0, False),
+        "everything on, 2 threads": lambda: read_batches(maker(augment), 2, False),
+        "everything on, 2 processes": lambda: read_batches(maker(augment), 2, True),
+    }
+    kilobytes = sum(path.stat().st_size for path in set(paths)) / len(set(paths)) / 1000
+    print(f"{len(paths)} pictures of {kilobytes:.0f} kB on average, size {size}, {os.cpu_count()} cores")
+    print(f"{'':28}{'pictures/s':>12}{'ratio':>8}{'per CPU second':>16}{'ratio':>8}")
+    reference = None
+    for name, batches in rows.items():
+        figures = measure(batches)
+        reference = reference or figures
+        ratios = [figure / base for figure, base in zip(figures, reference, strict=True)]
+        print(f"{name:28}{figures[0]:12.0f}{ratios[0]:8.2f}{figures[1]:16.0f}{ratios[1]:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
