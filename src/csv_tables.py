@@ -6,6 +6,7 @@ would learn from it leaves the row out, a row without a split gets one by its co
 photograph.
 """
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -59,18 +60,23 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
-    """All cells as stripped strings; lines of empty cells are left out, the index + 2 is the line in the file."""
+    """All cells as stripped strings, the line in the file as index; lines of empty cells are left out."""
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            cells = pd.read_csv(file, dtype=object, keep_default_na=False, skip_blank_lines=False, index_col=False)
+            reader = csv.reader(file)
+            rows = ((reader.line_num, tuple(map(str.strip, row))) for row in reader)
+            lines = dict(row for row in rows if any(row[1]))
     except FileNotFoundError as error:
         raise UserError(f"expected a table, received {path}, which does not exist: check the path") from error
-    except (OSError, ValueError) as error:  # pandas' own parser errors are ValueErrors and name the line
+    except (OSError, csv.Error) as error:
         raise UserError(f"expected a CSV with the columns {','.join(COLUMNS)} in {path}, received: {error}") from error
-    cells.columns = [str(name).strip() for name in cells.columns]
-    for name in cells:
-        cells[name] = [value.strip() if isinstance(value, str) else "" for value in cells[name]]
-    return cells[(cells != "").any(axis=1)]
+    header = lines.pop(min(lines, default=0), ())
+    if len(set(header)) != len(header):
+        raise UserError(f"expected every column once in {path}, received {','.join(header)}: remove one")
+    for line, row in lines.items():
+        if len(row) != len(header):
+            raise UserError(f"expected {len(header)} cells a line in {path}, received {len(row)} in line {line}")
+    return pd.DataFrame(lines.values(), index=list(lines), columns=header, dtype=object)
 
 
 def _paths(cells: pd.DataFrame, path: Path) -> pd.Series:
@@ -106,6 +112,6 @@ def _demand(valid: pd.Series, cells: pd.Series, path: Path, expected: str) -> No
     if not valid.all():
         row = valid.idxmin()
         raise UserError(
-            f"expected {expected} in column {cells.name} of {path}, received {cells[row]!r} in line {row + 2}"
+            f"expected {expected} in column {cells.name} of {path}, received {cells[row]!r} in line {row}"
             f" ({(~valid).sum():,} such lines): correct the file"
         )
