@@ -1,9 +1,10 @@
 """`ImageSequence`: a table of pictures as a data set for `keras.Model.fit`, on every backend.
 
-Use it with the callback `EpochSetter` and `fit(..., shuffle=False)`: Keras does not tell a data set its epoch in time
-(TensorFlow's trainer calls `on_epoch_end` once before the first epoch, and Keras' own workers start before
-`on_epoch_begin` and keep what they have read ahead for the next epoch). So batches are read ahead here, by workers of
-our own that are asked for (epoch, index), and Keras' workers stay off.
+Use it with the callback `EpochSetter` and `fit(..., shuffle=False)`. Keras 3.15 does not tell a data set its epoch in
+time: TensorFlow's trainer calls `on_epoch_end` once before the first epoch, and Keras' own workers start before
+`on_epoch_begin`; on JAX they even deliver what they had read while the model was built as the first batches of the
+training, and every epoch after that begins with the last batches of the one before. So batches are read ahead here, by
+workers of our own that are asked for (epoch, index), and Keras' workers stay off.
 """
 
 import math

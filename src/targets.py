@@ -77,29 +77,3 @@ def age_weights(ages: np.ndarray, class_weights: np.ndarray | None = None) -> np
         return known.astype(np.float32)
     classes = np.clip(np.rint(np.where(known, ages, 0)), 0, labels.MAX_AGE).astype(int)
     return np.where(known, class_weights[classes], 0).astype(np.float32)
-
-
-def rare_age_weights(ages: np.ndarray, power: float, sigma: float = 2.0) -> np.ndarray:
-    """Class weights for rare ages: the smoothed frequency of each age to the power of `-power`.
-
-    Smoothing over neighbouring ages is the "label distribution smoothing" of Yang et al., "Delving into Deep
-    Imbalanced Regression", arXiv 2102.09554, whose weights are `power` 0.5 or 1.
-
-    Args:
-        ages: `(n,)` years or NaN, of the training rows.
-        power: 0 (all ages alike) .. 1 (every age counts as much in sum).
-        sigma: Width of the smoothing in years.
-
-    Returns:
-        `(101,)` float64; the mean over the rows whose age is known is 1. Ages that no row is near to get weight 1.
-    """
-    known = ages[np.isfinite(ages)]
-    classes = np.clip(np.rint(known), 0, labels.MAX_AGE).astype(int)
-    counts = np.bincount(classes, minlength=labels.AGE_CLASSES)
-    years = np.arange(labels.AGE_CLASSES)
-    kernel = np.exp(-0.5 * ((years[:, np.newaxis] - years) / sigma) ** 2)
-    smoothed = kernel @ counts / kernel.sum(axis=1)
-    seen = smoothed > 1e-6
-    weights = np.where(seen, np.maximum(smoothed, 1e-6) ** -power, np.nan)
-    weights /= np.average(weights[counts > 0], weights=counts[counts > 0]) if len(known) else 1
-    return np.where(seen, weights, 1.0)

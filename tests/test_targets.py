@@ -63,19 +63,3 @@ def test_age_weights():
     ages = np.array([3.0, NAN, 3.6, 120.0])
     np.testing.assert_array_equal(targets.age_weights(ages), [1, 0, 1, 1])
     np.testing.assert_array_equal(targets.age_weights(ages, class_weights), [3, 0, 4, 100])
-
-
-def test_rare_ages_weigh_more():
-    ages = np.array([20.0] * 90 + [60.0] * 10 + [NAN])
-    # Far apart, so smoothing does not mix them: frequencies 9 : 1.
-    weights = targets.rare_age_weights(ages, power=1.0)
-    assert weights[60] / weights[20] == pytest.approx(9)
-    assert 0.9 * weights[20] + 0.1 * weights[60] == pytest.approx(1)
-    root = targets.rare_age_weights(ages, power=0.5)
-    assert root[60] / root[20] == pytest.approx(3)
-    assert weights[100] == 1  # no row is near
-    np.testing.assert_allclose(targets.rare_age_weights(ages, power=0.0), 1)
-
-
-def test_class_weights_without_any_known_age():
-    np.testing.assert_array_equal(targets.rare_age_weights(np.array([NAN]), 1.0), np.ones(101))
