@@ -30,9 +30,9 @@ def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
         target: Which age `age` is, `real` or `apparent`.
 
     Returns:
-        A table as `src.datasets` describes it, plus `apparent_age`, `apparent_std` and `real_age` (float64, years as
-        given) and, for the target `apparent`, `age_std` (float64, years: spread of the votes). Whether the pictures
-        exist is not asked.
+        A table as `src.datasets` describes it, plus `file_name` (str), `apparent_age`, `apparent_std` and `real_age`
+        (float64, years as given) and, for the target `apparent`, `age_std` (float64, years: spread of the votes).
+        Whether the pictures exist is not asked.
 
     Raises:
         UserError: the data is missing, or a file is not as described.
@@ -46,8 +46,9 @@ def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
     table = pd.concat([_read_split(folder, split) for split in splits], ignore_index=True)
     table = table[~((table["split"] == "train") & table["file_name"].isin(_read_names(ignore_list)))]
     table = table.assign(gender=np.nan, age=clip_age(table[f"{target}_age"]), margin=MARGIN)
-    columns = ["path", "gender", "age", "margin", "split", "apparent_age", "apparent_std", "real_age"]
-    return table.assign(age_std=table["apparent_std"])[[*columns, *(["age_std"] if target == "apparent" else [])]]
+    if target == "apparent":
+        table["age_std"] = table["apparent_std"]
+    return table.reset_index(drop=True)
 
 
 def _csv(folder: Path, split: str) -> Path:

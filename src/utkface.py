@@ -137,7 +137,8 @@ def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
         check_size((frame["rule"] == "").sum(), img_size)
     images = check_pictures(frame, folder, img_size if as_mat else None)
     if not (frame["rule"] == "").any():
-        raise JobError(f"none of the {len(frame):,} files in {folder} can be used")
+        reasons = ", ".join(f"{count:,} {RULES[rule]}" for rule, count in frame["rule"].value_counts().items())
+        raise JobError(f"none of the {len(frame):,} files in {folder} can be used: {reasons}")
     if as_mat:
         write_mat(output, images, frame[frame["rule"] == ""], "utk")
     else:
