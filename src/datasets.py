@@ -156,7 +156,9 @@ def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.Dat
 
 def _below(table: pd.DataFrame, image_dir: Path) -> pd.DataFrame:
     folder = os.path.abspath(image_dir)
-    return table.assign(path=[os.path.join(folder, path) for path in table["path"]])
+    paths = [os.path.join(folder, path) for path in table["path"]]
+    # dtype: pandas' own strings cannot hold file names that are no UTF-8 where pyarrow is installed
+    return table.assign(path=pd.Series(paths, table.index, dtype=object))
 
 
 def _leave_out_missing(table: pd.DataFrame, csv: Path, image_dir: Path) -> pd.DataFrame:
