@@ -138,13 +138,14 @@ def _load_imdb_wiki(db: str, image_dir: Path, split: str) -> pd.DataFrame:
 
 def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.DataFrame:
     table = _below(read_csv(csv), image_dir)
-    if "margin" not in table:
-        table["margin"] = MARGIN if margin is None else margin
-        if margin is None:
-            _warn(
-                f"{csv} has no column `margin`: its pictures are taken for face crops of margin {MARGIN};"
-                " cut whole photographs with crop_faces.py first"
-            )
+    if margin is not None:
+        table["margin"] = margin
+    elif "margin" not in table:
+        table["margin"] = MARGIN
+        _warn(
+            f"{csv} has no column `margin`: its pictures are taken for face crops of margin {MARGIN};"
+            " cut whole photographs with crop_faces.py first"
+        )
     table = _leave_out_missing(table, csv, image_dir)
     if "split" not in table:
         table["split"] = ""

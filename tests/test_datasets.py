@@ -118,6 +118,8 @@ def test_utkface(root, tmp_path):
     assert table["path"].tolist() == [str(root / "data" / "UTKFace" / name) for name in ("a.jpg", "b.jpg")]
     assert table["split"].tolist() == ["test", "train"]
     assert (table["margin"] == utkface.MARGIN).all()
+    write_text(root / "meta" / "utkface.csv", HEADER + ",split,margin", "0,25,a.jpg,test,0.3")  # of an older version
+    assert load_table("utkface")["margin"].tolist() == [utkface.MARGIN]
     assert load_table("utkface", image_dir=tmp_path / "other")["path"][0] == str(tmp_path / "other" / "a.jpg")
 
 
