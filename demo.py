@@ -1,9 +1,11 @@
 """Finds faces and estimates age and gender: from the camera, a video or a folder of pictures.
 
-python demo.py                                                # camera 0 in a window
-python demo.py --camera talk.mp4 --output_dir results         # an annotated video and predictions.csv
-python demo.py --image_dir samples                            # steps through pictures in a window
-python demo.py --image_dir samples --output_dir results       # annotated pictures and predictions.csv
+python demo.py                                            camera 0 in a window
+python demo.py --camera talk.mp4 --output_dir results     an annotated video and predictions.csv
+python demo.py --image_dir samples                        steps through pictures in a window
+python demo.py --image_dir samples --output_dir results   annotated pictures and predictions.csv
+
+Keys: Esc or q quits, s saves the frame, space pauses; in a folder any other key goes on to the next picture.
 """
 
 import argparse
@@ -13,22 +15,32 @@ from src import cli
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_argument_group("where faces come from").add_mutually_exclusive_group()
-    source.add_argument(
-        "--image_dir", type=Path, metavar="DIR", help="folder of pictures, searched with its subfolders"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
     )
-    model = parser.add_argument_group("model and detector")
+    source = parser.add_argument_group("where faces come from").add_mutually_exclusive_group()
+    source.add_argument("--camera", help="index of a camera, address of a stream, or a video file (default: 0)")
+    source.add_argument("--image_dir", type=Path, metavar="DIR", help="folder of pictures, with its subfolders")
+    output = parser.add_argument_group("where results go (default: a window)")
+    output.add_argument("--output_dir", type=Path, metavar="DIR", help="write files instead of opening a window")
+    output.add_argument("--json", action="store_true", help="also write predictions.jsonl, one line a picture")
+    output.add_argument("--skip_existing", action="store_true", help="go on where an earlier run stopped")
+    model = parser.add_argument_group("model")
     model.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")
     model.add_argument(
         "--margin",
         type=float,
-        help="by which share of its size a face box grows on each side (default: the weights' own)",
+        help="by which share of its size a box grows on each side (default: the weights' own)",
     )
-    output = parser.add_argument_group("where results go")
-    output.add_argument("--output_dir", type=Path, metavar="DIR", help="write files instead of opening a window")
-    output.add_argument("--json", action="store_true", help="also write predictions.jsonl, one line a picture")
-    output.add_argument("--skip_existing", action="store_true", help="go on where an earlier run stopped")
+    detector = parser.add_argument_group("face detector")
+    detector.add_argument("--threshold", type=float, help="least score of a face; lower finds more (default: -0.5)")
+    detector.add_argument(
+        "--upsample",
+        type=lambda text: text if text == "auto" else int(text),
+        choices=("auto", 0, 1, 2, 3),
+        help="search at 2^N times the size, for small faces (default: auto, 0 and where nothing is found 1)",
+    )
+    detector.add_argument("--max_side", type=int, help="longest side of the searched copy, pixels (default: 640)")
     return parser.parse_args(arguments)
 
 

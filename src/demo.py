@@ -1,22 +1,37 @@
 """The demo from start to end: checks what was asked, loads the model, and runs the fitting mode."""
 
+import contextlib
 import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.cli import JobError, UserError
-from src.detector import FaceDetector
-from src.folder_demo import find_pictures, run_folder_to_files
+from src.detector import MAX_SIDE, THRESHOLD, FaceDetector
+from src.display import Window, check_display
+from src.folder_demo import find_pictures, run_folder_in_window, run_folder_to_files
+from src.live import run_live
+from src.pipeline import Predictor
+from src.sources import VideoSource
+from src.video_demo import run_video_to_files
+
+if TYPE_CHECKING:
+    from src.estimator import AgeGenderEstimator
 
 LARGEST_MARGIN = 2.0
+SMALLEST_SIDE = 80
 
 
 def run_demo(
-    image_dir: Path,
+    image_dir: Path | None = None,
+    camera: str = "0",
     output_dir: Path | None = None,
     weight_file: str | None = None,
     margin: float | None = None,
+    threshold: float = THRESHOLD,
+    upsample: int | str = "auto",
+    max_side: int = MAX_SIDE,
     skip_existing: bool = False,
     json: bool = False,
 ) -> None:
@@ -28,16 +43,41 @@ def run_demo(
         OSError: results cannot be written.
     """
     check_margin(margin)
-    paths = find_pictures(image_dir, output_dir)
-    prepare_output(output_dir)
+    if output_dir is None and (skip_existing or json):
+        raise UserError("expected --output_dir with --skip_existing or --json, received none; give --output_dir FOLDER")
+    if max_side < SMALLEST_SIDE:
+        raise UserError(f"expected --max_side of {SMALLEST_SIDE} pixels or more, received {max_side}")
+    with contextlib.ExitStack() as stack:
+        if image_dir is not None:
+            paths = find_pictures(image_dir, output_dir)
+        else:
+            source = stack.enter_context(VideoSource(camera))
+        if output_dir is None:
+            check_display()
+        else:
+            prepare_output(output_dir)
+        estimator = load_estimator(weight_file)  # takes seconds: after all that may fail at once
+        detector = FaceDetector(upsample, threshold, max_side)
+        predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin))
+        window = stack.enter_context(Window()) if output_dir is None else None
+        if image_dir is not None and output_dir is not None:
+            summary = run_folder_to_files(image_dir, paths, output_dir, predictor, skip_existing, json)
+        elif image_dir is not None:
+            summary = run_folder_in_window(image_dir, paths, window, predictor)
+        elif output_dir is not None:
+            summary = run_video_to_files(source, output_dir, predictor, skip_existing, json)
+        else:
+            summary = run_live(source, window, predictor, estimator.info.model_name)
+    print(summary.line() + (f"; results in {output_dir}" if output_dir else ""))
 
+
+def load_estimator(weight_file: str | None) -> "AgeGenderEstimator":
+    """Loads the model and prints one line about which it is and how large its error is."""
     from src.estimator import AgeGenderEstimator  # imports Keras, which takes seconds: after the cheap checks
 
     estimator = AgeGenderEstimator.load(weight_file)
     print(estimator.describe(), flush=True)
-    margin = choose_margin(margin, estimator.margin)
-    summary = run_folder_to_files(image_dir, paths, output_dir, FaceDetector(), estimator, margin, skip_existing, json)
-    print(f"{summary.line()}; results in {output_dir}")
+    return estimator
 
 
 def check_margin(margin: float | None) -> None:

@@ -53,7 +53,7 @@ class FaceDetector:
             faces = self._look(image, doublings)
             if faces:
                 break
-        return sorted(faces, key=lambda face: -_area(face.box))
+        return sorted(faces, key=lambda face: -box_area(face.box))
 
     def _look(self, image: np.ndarray, doublings: int) -> list[Face]:
         height, width = image.shape[:2]
@@ -81,9 +81,13 @@ def suppress_overlaps(faces: list[Face]) -> list[Face]:
     """
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: -face.score):
-        if all(shared_area(face.box, other.box) <= 0.5 * min(_area(face.box), _area(other.box)) for other in kept):
+        if not any(_mostly_shared(face.box, other.box) for other in kept):
             kept.append(face)
     return kept
+
+
+def _mostly_shared(box: Box, other: Box) -> bool:
+    return shared_area(box, other) > 0.5 * min(box_area(box), box_area(other))
 
 
 def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
@@ -94,7 +98,8 @@ def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def _area(box: Box) -> int:
+def box_area(box: Box) -> int:
+    """Pixels in a box."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 

@@ -1,10 +1,15 @@
 """Pictures with boxes and labels drawn on, and the window and the video file that show them."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from src.cli import JobError, UserError
 from src.detector import shared_area
 from src.images import Box
 from src.predictions import Prediction
@@ -16,6 +21,11 @@ COLOURS = {"F": (190, 20, 110), "M": (15, 90, 200)}
 """Box and label ground by gender, RGB; dark enough for white text."""
 SMALLEST_TEXT = 12
 """Least height of a label's text, pixels, where the picture has room for it."""
+LARGEST_WINDOW = (1280, 720)
+"""Width and height in pixels of screen that the window takes at most by itself."""
+QUIT_KEYS = (27, ord("q"), ord("Q"))
+LEAST_ROOM = 2**24
+"""Bytes that must be free on a disk for a video to go on: enough to complete the file."""
 
 
 def draw_predictions(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray:
@@ -89,3 +99,119 @@ def _draw_text(drawn: np.ndarray, text: str, scale: float, place: Box, ground: t
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
     corner = left + (right - left - width) // 2, top + (bottom - top + height) // 2
     cv2.putText(drawn, text, corner, FONT, scale, WHITE, max(round(1.5 * scale), 1), cv2.LINE_AA)
+
+
+class Window:
+    """The demo's window; only the main thread may use it. See `check_display`."""
+
+    def __init__(self, title: str = "Age and gender"):
+        self.title = title
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        self._shape: tuple[int, ...] = ()
+
+    def show(self, image: np.ndarray) -> None:
+        """Shows an RGB picture; the window takes the shape of the picture, at most `LARGEST_WINDOW`."""
+        if image.shape != self._shape:
+            self._shape = image.shape
+            height, width = image.shape[:2]
+            scale = min(LARGEST_WINDOW[0] / width, LARGEST_WINDOW[1] / height, 1)
+            cv2.resizeWindow(self.title, max(round(width * scale), 1), max(round(height * scale), 1))
+        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def key(self, milliseconds: int) -> str | None:
+        """Waits for a key and handles the window's events; None when no key was pressed in this time.
+
+        Returns:
+            The key's character, "quit" for Esc, q and a closed window.
+        """
+        code = cv2.waitKey(max(milliseconds, 1))
+        if cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1 or code & 0xFF in QUIT_KEYS:
+            return "quit"
+        return chr(code & 0xFF) if code >= 0 else None
+
+    def __enter__(self) -> "Window":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        cv2.destroyAllWindows()
+
+
+def check_display() -> None:
+    """Tries in another process whether a window can be opened: where it cannot, Qt ends the process that tries.
+
+    Raises:
+        UserError: it cannot, because of a missing screen or an OpenCV without windows.
+    """
+    try_window = "import cv2; cv2.namedWindow('try'); cv2.waitKey(1)"
+    if subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=False).returncode:
+        raise UserError(
+            "expected a screen for the window, found none; give --output_dir FOLDER to write files instead "
+            "(or install opencv-python in place of its headless variant)"
+        )
+
+
+class VideoFile:
+    """Writes RGB frames into an MP4 file, which appears under its name when it is complete.
+
+    OpenCV reports no fault when it cannot write, so the room on the disk is watched and the result is checked.
+
+    Args:
+        path: Ends in `.mp4`; its folder exists.
+        rate: Frames a second.
+    """
+
+    def __init__(self, path: Path, rate: float):
+        self.path = path
+        self.frames = 0
+        self._part = path.with_name(f".{path.stem}.part.mp4")
+        self._rate = rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, image: np.ndarray, number: int) -> None:
+        """Writes frame `number`, which is shown from the end of the last written frame on.
+
+        Raises:
+            JobError: the disk is full.
+        """
+        if self._writer is None:
+            self._size = image.shape[1], image.shape[0]
+            self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
+            if not self._writer.isOpened():
+                raise JobError(f"cannot write a video of {self._size[0]} x {self._size[1]} pixels to {self.path}")
+        if shutil.disk_usage(self.path.parent).free < LEAST_ROOM:
+            raise JobError(f"the disk of {self.path.parent} is full after {self.frames} frames; make room")
+        if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size; the file cannot
+            image = cv2.resize(image, self._size)
+        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        for _ in range(max(number + 1 - self.frames, 1)):
+            self._writer.write(frame)
+            self.frames += 1
+
+    def close(self) -> None:
+        """Completes the file and gives it its name.
+
+        Raises:
+            JobError: what was written does not read back whole.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        readable = cv2.VideoCapture(str(self._part))
+        count = int(readable.get(cv2.CAP_PROP_FRAME_COUNT))
+        readable.release()
+        if count != self.frames:
+            self._part.unlink(missing_ok=True)
+            raise JobError(f"only {count} of {self.frames} frames could be written to {self.path}; is the disk full?")
+        self._part.replace(self.path)
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self.close()
+        except JobError:
+            if kind is None:  # else the first fault is the one to tell
+                raise

@@ -10,10 +10,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.cli import JobError, UserError
-from src.detector import FaceDetector
-from src.display import draw_predictions
+from src.display import Window, draw_predictions
 from src.images import list_images, read_image, write_image
-from src.pipeline import Estimator, Picture, predict_pictures
+from src.pipeline import Picture, Predictor
 from src.predictions import PredictionFiles
 
 
@@ -60,9 +59,7 @@ def run_folder_to_files(
     image_dir: Path,
     paths: list[Path],
     output_dir: Path,
-    detector: FaceDetector,
-    estimator: Estimator,
-    margin: float,
+    predictor: Predictor,
     skip_existing: bool = False,
     with_json: bool = False,
 ) -> Summary:
@@ -79,11 +76,30 @@ def run_folder_to_files(
     done = frozenset(name for name in targets if skip_existing and output_path(output_dir, name).exists())
     todo = [(name, path) for name, path in targets.items() if name not in done]
     summary = Summary(skipped=len(done))
-    pictures = predict_pictures(todo, read_image, detector, estimator, margin)
+    pictures = predictor.predict_pictures(todo, read_image)
     with PredictionFiles(output_dir, with_json, done) as files, PictureWriter(output_dir) as writer:
         for picture in tqdm(_readable(pictures, summary), total=len(todo), unit="picture", disable=None):
             files.write(picture.name, picture.predictions)
             writer.write(picture)
+    check_any_readable(summary)
+    return summary
+
+
+def run_folder_in_window(image_dir: Path, paths: list[Path], window: Window, predictor: Predictor) -> Summary:
+    """Steps through a folder in a window: any key goes on, Esc, q or closing the window ends it.
+
+    Raises:
+        JobError: no picture could be read.
+    """
+    summary = Summary()
+    items = [(path.relative_to(image_dir).as_posix(), path) for path in paths]
+    pictures = predictor.predict_pictures(items, read_image, batch_size=1)
+    for picture in _readable(pictures, summary):
+        window.show(draw_predictions(picture.image, picture.predictions))
+        while not (key := window.key(50)):
+            pass
+        if key == "quit":
+            break
     check_any_readable(summary)
     return summary
 

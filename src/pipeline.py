@@ -36,70 +36,88 @@ class Picture:
     predictions: list[Prediction] = field(default_factory=list)
 
 
-def predict_faces(image: np.ndarray, boxes: list, estimator: Estimator, margin: float) -> list[Prediction]:
-    """Ages and genders of the faces at `boxes` of one picture."""
-    picture = Picture("", image, boxes=boxes)
-    _estimate([picture], estimator, margin)
-    return picture.predictions
-
-
-def predict_pictures(
-    items: Iterable[tuple[str, object]],
-    read: Callable[[object], np.ndarray],
-    detector: FaceDetector,
-    estimator: Estimator,
-    margin: float,
-    workers: int | None = None,
-    batch_size: int = BATCH_SIZE,
-) -> Iterator[Picture]:
-    """Reads pictures and finds faces in a pool of threads, and estimates the faces of many pictures together.
-
-    OpenCV and dlib release the interpreter lock, so threads use all cores while the network runs in the caller's
-    thread. At most `batch_size + 4 * workers` pictures are in memory, fewer when they are large (`MEMORY`).
+class Predictor:
+    """Detector, estimator and margin together: pictures in, predictions out.
 
     Args:
-        items: `(name, item)` of every picture; taken as they are needed.
-        read: Turns an item into an RGB picture; `ImageError` makes a `Picture` with an `error`.
         margin: By how much boxes grow before the face is cut out, see `src.images.crop_box`.
-        workers: Threads, by default one a core.
-        batch_size: Faces in one call of the estimator, at least where so many pictures have a face.
-
-    Yields:
-        One `Picture` for each item, in the order of the items.
     """
-    workers = workers or os.cpu_count() or 1
-    items = iter(items)
-    pool = ThreadPoolExecutor(workers)
 
-    def find(name: str, item: object) -> Picture:
+    def __init__(self, detector: FaceDetector, estimator: Estimator, margin: float):
+        self.detector = detector
+        self.estimator = estimator
+        self.margin = margin
+
+    def predict(self, image: np.ndarray) -> list[Prediction]:
+        """Finds and estimates the faces of one RGB picture, the largest first."""
+        picture = self._find("", image, lambda image: image)
+        self._estimate([picture])
+        return picture.predictions
+
+    def predict_pictures(
+        self,
+        items: Iterable[tuple[str, object]],
+        read: Callable[[object], np.ndarray],
+        workers: int | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[Picture]:
+        """Reads pictures and finds faces in a pool of threads, and estimates the faces of many pictures together.
+
+        OpenCV and dlib release the interpreter lock, so threads use all cores while the network runs in the caller's
+        thread. At most `batch_size + 4 * workers` pictures are in memory, fewer when they are large (`MEMORY`).
+
+        Args:
+            items: `(name, item)` of every picture; taken as they are needed.
+            read: Turns an item into an RGB picture; `ImageError` makes a `Picture` with an `error`.
+            workers: Threads, by default one a core.
+            batch_size: So many faces or pictures are waited for before the estimator is called.
+
+        Yields:
+            One `Picture` for each item, in the order of the items.
+        """
+        workers = workers or os.cpu_count() or 1
+        items = iter(items)
+        futures: deque[Future[Picture]] = deque()
+        pool = ThreadPoolExecutor(workers)
+
+        def read_ahead() -> None:
+            while len(futures) < workers or (len(futures) < 4 * workers and _finished_bytes(futures) < MEMORY):
+                try:
+                    futures.append(pool.submit(self._find, *next(items), read))
+                except StopIteration:
+                    return
+
+        try:
+            read_ahead()
+            waiting: list[Picture] = []
+            while futures:
+                waiting.append(futures.popleft().result())
+                read_ahead()
+                faces = sum(len(picture.boxes) for picture in waiting)
+                if max(faces, len(waiting)) >= batch_size or _bytes(waiting) >= MEMORY or not futures:
+                    self._estimate(waiting)
+                    yield from waiting
+                    waiting = []
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _find(self, name: str, item: object, read: Callable[[object], np.ndarray]) -> Picture:
         try:
             image = read(item)
         except ImageError as error:
             return Picture(name, error=str(error))
-        return Picture(name, image, boxes=[face.box for face in detector.detect(image)])
+        return Picture(name, image, boxes=[face.box for face in self.detector.detect(image)])
 
-    futures: deque[Future[Picture]] = deque()
-
-    def read_ahead() -> None:
-        while len(futures) < workers or (len(futures) < 4 * workers and _finished_bytes(futures) < MEMORY):
-            try:
-                futures.append(pool.submit(find, *next(items)))
-            except StopIteration:
-                return
-
-    try:
-        read_ahead()
-        waiting: list[Picture] = []
-        while futures:
-            waiting.append(futures.popleft().result())
-            read_ahead()
-            faces = sum(len(picture.boxes) for picture in waiting)
-            if max(faces, len(waiting)) >= batch_size or _bytes(waiting) >= MEMORY or not futures:
-                _estimate(waiting, estimator, margin)
-                yield from waiting
-                waiting = []
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def _estimate(self, pictures: list[Picture]) -> None:
+        faces = [crop_box(picture.image, box, self.margin) for picture in pictures for box in picture.boxes]
+        if not faces:
+            return
+        results = zip(*self.estimator.predict(faces), strict=True)
+        for picture in pictures:
+            own = islice(results, len(picture.boxes))
+            picture.predictions = [
+                Prediction(box, float(age), float(male)) for box, (age, male) in zip(picture.boxes, own, strict=True)
+            ]
 
 
 def _bytes(pictures: Iterable[Picture]) -> int:
@@ -108,15 +126,3 @@ def _bytes(pictures: Iterable[Picture]) -> int:
 
 def _finished_bytes(futures: Iterable[Future]) -> int:
     return _bytes(future.result() for future in futures if future.done() and not future.exception())
-
-
-def _estimate(pictures: list[Picture], estimator: Estimator, margin: float) -> None:
-    faces = [crop_box(picture.image, box, margin) for picture in pictures for box in picture.boxes]
-    if not faces:
-        return
-    results = zip(*estimator.predict(faces), strict=True)
-    for picture in pictures:
-        picture.predictions = [
-            Prediction(box, float(age), float(male))
-            for box, (age, male) in zip(picture.boxes, islice(results, len(picture.boxes)), strict=True)
-        ]
