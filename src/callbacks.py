@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -102,14 +103,14 @@ class ResumeFile:
     @contextmanager
     def _open(self):
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 yield file
         except FileNotFoundError as error:
             raise UserError(
                 f"expected the state of an earlier run in {self.path}, received no such file; "
                 "start anew with train.resume=false"
             ) from error
-        except (ValueError, KeyError, EOFError, OSError) as error:
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"expected the state of an earlier run in {self.path}, received {error}; "
                 "start anew with train.resume=false"
@@ -133,8 +134,10 @@ class WeightAverage(keras.callbacks.Callback):
             raise UserError(f"expected train.ema in 0..1, received {decay}; use for instance 0.999, or 0 for none")
         self.decay = decay
         self._weights = [w for w in model.weights if "float" in w.dtype]
+        # Through numpy: on TensorFlow a variable made from a variable's value shares its memory.
         self.shadow = [
-            keras.Variable(w.value, trainable=False, name=f"average_{i}") for i, w in enumerate(self._weights)
+            keras.Variable(_to_numpy(weight), trainable=False, name=f"average_{i}")
+            for i, weight in enumerate(self._weights)
         ]
         self._applied = nullcontext()
 

@@ -172,13 +172,13 @@ def make_sequences(cfg: DictConfig) -> tuple[ImageSequence, ImageSequence, float
     Raises:
         UserError: a table is missing, empty, of whole photographs, or tighter than the margin.
     """
-    image_dir = str(cfg.data.image_dir) if cfg.data.image_dir else None
-    db = OmegaConf.to_object(cfg.data.db) if OmegaConf.is_config(cfg.data.db) else str(cfg.data.db)
-    table = datasets.load_table(db, image_dir)
+    data = OmegaConf.to_container(cfg.data, resolve=True)
+    table = datasets.load_table(data["db"], data["image_dir"], data["target"], data["split"])
     parts = {split: table[table["split"] == split].reset_index(drop=True) for split in ("train", "val")}
     for split, part in parts.items():
         if part.empty:
             raise UserError(f"expected pictures for {split} in {', '.join(_table_names(cfg))}, received none; add rows")
+        datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values())["margin"])
     for split, part in parts.items():
         parts[split] = _drop_and_report(part, split)
