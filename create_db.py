@@ -13,7 +13,7 @@ from src import cli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make a table out of IMDB's or WIKI's labels.")
-    parser.add_argument("--db", required=True, choices=("imdb", "wiki"))
+    parser.add_argument("--db", default="imdb", choices=("imdb", "wiki"), help="data set (default: %(default)s)")
     parser.add_argument("--min_score", type=float, default=1.0, help="least score of the face (default: %(default)s)")
     args = parser.parse_args()
     from src.imdb_wiki import create_db
