@@ -98,16 +98,23 @@ def main() -> None:
     parser.add_argument("--image_dir", type=Path, help="use these pictures (default: made, 300 pixels)")
     parser.add_argument("--img_size", type=int, default=224, help="side of the model's input in pixels")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--count", type=int, default=4000, help="pictures to read for each row")
+    parser.add_argument("--count", type=int, default=2000, help="pictures to read for each row")
+    parser.add_argument("--side", type=int, default=300, help="side of the pictures that are made, pixels")
+    parser.add_argument("--workers", type=int, default=2, help="threads and processes in the last two rows")
+    parser.add_argument("--rounds", type=int, default=3, help="rows are measured in turn; the best of each counts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.image_dir is None:
-            write_pictures(Path(folder), 300)
+            write_pictures(Path(folder), 300, args.side)
         paths = images.list_images(args.image_dir or Path(folder))
-        print_table((paths * (args.count // len(paths) + 1))[: args.count], args.img_size, args.batch_size)
+        paths = (paths * (args.count // len(paths) + 1))[: args.count]
+        kilobytes = np.mean([path.stat().st_size for path in paths]) / 1000
+        print(f"{len(paths)} pictures of {kilobytes:.0f} kB on average, size {args.img_size}, {os.cpu_count()} cores")
+        print_table(make_readers(paths, args.img_size, args.batch_size, args.workers), args.rounds)
 
 
-def print_table(paths: list[Path], size: int, batch_size: int) -> None:
+def make_readers(paths: list[Path], size: int, batch_size: int, workers: int) -> dict[str, Callable]:
+    """The rows of the table, the reference first."""
     from omegaconf import OmegaConf
 
     augment = AugmentConfig.from_config(OmegaConf.load(ROOT / "src" / "config.yaml").augment)
@@ -116,22 +123,22 @@ def print_table(paths: list[Path], size: int, batch_size: int) -> None:
     def maker(changes: AugmentConfig | None) -> BatchMaker:
         return BatchMaker(table, img_size=size, batch_size=batch_size, margin=0.4, augment=changes, shuffle=True)
 
-    rows = {
+    return {
         "plain reader, 1 thread": lambda: read_plainly(paths, size, batch_size),
         "no changes, 1 thread": lambda: read_batches(maker(None), 0, False),
         "everything on, 1 thread": lambda: read_batches(maker(augment), 0, False),
-        "everything on, 2 threads": lambda: read_batches(maker(augment), 2, False),
-        "everything on, 2 processes": lambda: read_batches(maker(augment), 2, True),
+        f"everything on, {workers} threads": lambda: read_batches(maker(augment), workers, False),
+        f"everything on, {workers} processes": lambda: read_batches(maker(augment), workers, True),
     }
-    kilobytes = sum(path.stat().st_size for path in set(paths)) / len(set(paths)) / 1000
-    print(f"{len(paths)} pictures of {kilobytes:.0f} kB on average, size {size}, {os.cpu_count()} cores")
+
+
+def print_table(readers: dict[str, Callable], rounds: int) -> None:
+    """Measures and prints the best round of each row."""
+    measured = [[measure(batches) for batches in readers.values()] for _ in range(rounds)]
+    best = np.max(measured, axis=0)  # (rows, 2)
     print(f"{'':28}{'pictures/s':>12}{'ratio':>8}{'per CPU second':>16}{'ratio':>8}")
-    reference = None
-    for name, batches in rows.items():
-        figures = measure(batches)
-        reference = reference or figures
-        ratios = [figure / base for figure, base in zip(figures, reference, strict=True)]
-        print(f"{name:28}{figures[0]:12.0f}{ratios[0]:8.2f}{figures[1]:16.0f}{ratios[1]:8.2f}")
+    for name, (rate, cpu_rate) in zip(readers, best, strict=True):
+        print(f"{name:28}{rate:12.0f}{rate / best[0, 0]:8.2f}{cpu_rate:16.0f}{cpu_rate / best[0, 1]:8.2f}")
 
 
 if __name__ == "__main__":

@@ -164,11 +164,16 @@ def geometry_matrix(region: Region, size: int, geometry: Geometry) -> np.ndarray
     left, top, right, bottom = region
     cos, sin = (f(math.radians(geometry.angle)) * geometry.scale for f in (math.cos, math.sin))
     zoom_x, zoom_y = (-1 if geometry.flip else 1) * size / (right - left), size / (bottom - top)
-    linear = np.array([[cos * zoom_x, sin * zoom_y], [-sin * zoom_x, cos * zoom_y]])
+    xx, xy, yx, yy = cos * zoom_x, sin * zoom_y, -sin * zoom_x, cos * zoom_y
     # Pixel i covers i .. i + 1, so its index is the place of its centre less one half.
-    centre = np.array([(left + right) / 2, (top + bottom) / 2]) - 0.5
-    target = np.array([0.5 + geometry.shift_x, 0.5 + geometry.shift_y]) * size - 0.5
-    return np.column_stack([linear, target - linear @ centre])
+    centre_x, centre_y = (left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5
+    target_x, target_y = ((0.5 + shift) * size - 0.5 for shift in (geometry.shift_x, geometry.shift_y))
+    return np.array(
+        [
+            [xx, xy, target_x - xx * centre_x - xy * centre_y],
+            [yx, yy, target_y - yx * centre_x - yy * centre_y],
+        ]
+    )
 
 
 def apply_geometry(picture: np.ndarray, region: Region, size: int, geometry: Geometry) -> np.ndarray:
@@ -192,7 +197,8 @@ def apply_geometry(picture: np.ndarray, region: Region, size: int, geometry: Geo
 
 def _shrink_before(picture: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Shrinks by area averaging what the transform will show, where bilinear sampling alone would alias."""
-    factor = 1 / math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    (xx, xy, _), (yx, yy, _) = matrix.tolist()
+    factor = 1 / math.sqrt(abs(xx * yy - xy * yx))
     if factor < 1.5:
         return picture, matrix
     height, width = picture.shape[:2]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from src import augmentation, images, targets
+from src import augmentation, images, jpeg, targets
 from src.augmentation import AugmentConfig
 from src.cli import UserError
 
@@ -125,13 +125,22 @@ class BatchMaker:
         Raises:
             ImageError: the file cannot be read.
         """
-        picture = images.read_image(self.names[row]) if self.arrays is None else self.arrays[row]
+        picture = self._read(row)
         crop = images.crop_to_margin(picture, self.margins[row], self.margin)
         if self.augment is None:
             return images.resize(crop, self.img_size)
         rng = np.random.default_rng([_PICTURE, self.seed, epoch, int(row)])
         drawn = augmentation.draw_augmentation(rng, self.augment, self.img_size)
         return augmentation.apply_augmentation(picture, central_region(picture, crop), self.img_size, drawn)
+
+    def _read(self, row: int) -> np.ndarray:
+        """The whole picture of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
+        if self.arrays is not None:
+            return self.arrays[row]
+        if self.augment is None:
+            return images.read_image(self.names[row])
+        cut_away = (1 + 2 * self.margins[row]) / (1 + 2 * self.margin)
+        return jpeg.read_at_least(self.names[row], 1.25 * self.img_size * cut_away)
 
 
 def central_region(picture: np.ndarray, crop: np.ndarray) -> augmentation.Region:
