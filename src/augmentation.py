@@ -421,14 +421,16 @@ class Mixup(NamedTuple):
     """For each row of a batch its partner and its own share."""
 
     partner: np.ndarray  # (n,) int
-    share: np.ndarray  # (n,) float32 in 0..1, lambda of the paper
+    share: np.ndarray  # (n,) float32, of the row itself in the mixed one; lambda of the paper
 
 
 def draw_mixup(rng: np.random.Generator, kinds: np.ndarray, config: AugmentConfig) -> Mixup | None:
     """Draws partners and shares of mixup (Zhang et al., arXiv 1710.09412): lambda ~ Beta(alpha, alpha).
 
     One lambda per row, as the paper's equation has one per pair; the paper's own code draws one per batch. The
-    partners are a random order of the same batch, as there, but among rows of the same kind.
+    partners are a random order of the same batch, as there, but among rows of the same kind. The larger of lambda and
+    1 - lambda is the row's own share: pairs are drawn alike in both orders, so this changes no frequency, but no
+    picture is hidden behind its partner while that partner stands in the batch too.
 
     Args:
         kinds: `(n,)` integers; rows of different kinds (labels that are known) are not mixed, so that a row whose age
@@ -439,7 +441,8 @@ def draw_mixup(rng: np.random.Generator, kinds: np.ndarray, config: AugmentConfi
     """
     if config.mixup_alpha == 0:
         return None
-    share = rng.beta(config.mixup_alpha, config.mixup_alpha, len(kinds)).astype(np.float32)
+    share = rng.beta(config.mixup_alpha, config.mixup_alpha, len(kinds))
+    share = np.maximum(share, 1 - share).astype(np.float32)
     partner = np.arange(len(kinds))
     for kind in np.unique(kinds):
         same = np.flatnonzero(kinds == kind)

@@ -397,8 +397,9 @@ def test_mixed_rows_take_the_lesser_weight():
 def test_drawn_mixup_follows_beta_and_permutes():
     mixup = augmentation.draw_mixup(rng(), np.zeros(20000, int), AugmentConfig(mixup_alpha=0.4))
     assert mixup.share.dtype == np.float32
-    assert mixup.share.mean() == pytest.approx(0.5, abs=0.01)
-    assert mixup.share.var() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.005)  # variance of Beta(a, a)
+    assert mixup.share.min() >= 0.5  # each row shows mostly itself
+    variance = np.mean((mixup.share - 0.5) ** 2)
+    assert variance == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.005)  # that of Beta(a, a), about its mean
     assert sorted(mixup.partner) == list(range(20000))
     assert len(np.unique(mixup.share)) > 15000  # one per row
 
