@@ -29,7 +29,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--main_face",
         action="store_true",
-        help="of several faces take the largest that covers the centre of the picture",
+        help="of several faces take the one at the centre of the picture, else one that is twice as wide as all others",
     )
     parser.add_argument(
         "--min_size", type=int, default=0, metavar="N", help="least width of a face in pixels (default: any)"

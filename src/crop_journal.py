@@ -68,9 +68,7 @@ class Journal:
         path = folder / FILE_NAME
         self.records = {record.name: record for record in _read(path, settings)} if path.exists() else {}
         if not path.exists() and (others := [name for name in os.listdir(folder) if not name.startswith(".")]):
-            raise UserError(
-                f"expected a new folder for the faces, received {folder} with {others[0]} in it: name another"
-            )
+            raise UserError(f"expected a new folder as -o, received {folder} with {others[0]} in it: name another")
         lines = [json.dumps(settings), *(json.dumps(asdict(record)) for record in self.records.values())]
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -139,9 +137,7 @@ def _read(path: Path, settings: dict) -> Iterable[Record]:
         if not isinstance(old, dict):
             raise ValueError("no settings")
     except ValueError as error:
-        raise UserError(
-            f"expected the settings of earlier crops in {path}, received {lines[0]!r}: delete it"
-        ) from error
+        raise UserError(f"expected settings in the first line of {path}, received {lines[0]!r}: delete it") from error
     for key, value in settings.items():
         if old.get(key) != value:
             raise UserError(

@@ -40,7 +40,7 @@ from src.images import Box, ImageError, crop_box, grow_box, read_image, write_im
 from src.splits import file_sha256
 
 FACES, NOT_USED = "faces.csv", "not_used.csv"
-NO_FACE, SEVERAL, NOT_CENTRAL = "no face", "several faces", "several faces, none at the centre"
+NO_FACE, SEVERAL, NO_MAIN_FACE = "no face", "several faces", "several faces, none clearly the main one"
 UNREADABLE, CONTRADICTING = "unreadable", "labelled twice, differently"
 SUBMITTED = 4096
 """Photographs that are handed to the threads at once; each costs some memory while it waits."""
@@ -112,7 +112,7 @@ def choose_faces(boxes: Sequence[Box], size: tuple[int, int], main_face: bool, o
     Args:
         boxes: All that were found, the largest first.
         size: Height and width of the photograph, pixels.
-        main_face: Of several take the first that covers the centre of the photograph.
+        main_face: Of several take the main one, if there is one.
         one: Several are none, since it would be a guess which one a label means.
 
     Returns:
@@ -121,12 +121,35 @@ def choose_faces(boxes: Sequence[Box], size: tuple[int, int], main_face: bool, o
     if not boxes:
         return [], NO_FACE
     if len(boxes) > 1 and main_face:
-        y, x = size[0] / 2, size[1] / 2
-        central = [box for box in boxes if box[0] <= x <= box[2] and box[1] <= y <= box[3]]
-        return central[:1], "" if central else NOT_CENTRAL
+        main = find_main_face(boxes, size)
+        return ([main], "") if main else ([], NO_MAIN_FACE)
     if len(boxes) > 1 and one:
         return [], SEVERAL
     return list(boxes), ""
+
+
+def find_main_face(boxes: Sequence[Box], size: tuple[int, int]) -> Box | None:
+    """The face at the centre of a photograph, else one that is twice as wide as every other.
+
+    At the centre is the face whose middle is nearest to the photograph's, measured in its own widths and heights (so
+    that a large one is nearer than a small one), if it covers the middle of the photograph.
+
+    Args:
+        boxes: Two or more, the largest first.
+        size: Height and width of the photograph, pixels.
+    """
+    nearest = min(boxes, key=lambda box: np.hypot(*_off_centre(box, size)))
+    if max(_off_centre(nearest, size)) <= 0.5:
+        return nearest
+    widths = [right - left for left, _, right, _ in boxes]
+    return boxes[0] if widths[0] >= 2 * max(widths[1:]) else None
+
+
+def _off_centre(box: Box, size: tuple[int, int]) -> tuple[float, float]:
+    """How far the box lies off the centre of the photograph, in box widths and box heights."""
+    left, top, right, bottom = box
+    height, width = size
+    return abs(left + right - width) / 2 / (right - left), abs(top + bottom - height) / 2 / (bottom - top)
 
 
 def cut_face(image: np.ndarray, box: Box, margin: float, max_side: int) -> tuple[np.ndarray, Box]:
