@@ -88,42 +88,51 @@ def plot_age_histograms(ages: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
     """
     figure, panels = _figure(6 * len(ages), 3.6, columns=len(ages))
     for axes, (database, by_gender) in zip(panels, ages.items(), strict=True):
-        for gender, values in by_gender.items():
-            label = f"{gender} ({len(np.asarray(values)):,})"
-            axes.hist(values, bins=np.arange(0, MAX_AGE + 6, 5), color=GENDER_COLOURS[gender], alpha=0.6, label=label)
+        labels = [f"{gender} ({len(np.asarray(values)):,})" for gender, values in by_gender.items()]
+        colours = [GENDER_COLOURS[gender] for gender in by_gender]
+        axes.hist(list(by_gender.values()), bins=np.arange(0, MAX_AGE + 6, 5), color=colours, label=labels)
         axes.set(title=f"{database}: ages", xlabel="age (years)", ylabel="pictures per 5 years", xlim=(0, MAX_AGE + 5))
         axes.legend()
     return figure
 
 
-def plot_face_scores(scores: ArrayLike, min_score: float) -> Figure:
-    """Histogram of face scores, and the share of rows that each `min_score` keeps."""
+def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figure:
+    """Histogram of a database's face scores, and the share of rows that each `min_score` keeps."""
     scores = np.asarray(scores, dtype=np.float64)
     finite = np.sort(scores[np.isfinite(scores)])
     figure, (left, right) = _figure(11, 3.6, columns=2)
     left.hist(finite, bins=40, color=BLUE)
     left.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
     without = len(scores) - len(finite)
-    left.set(title=f"Face scores of {len(finite):,} rows ({without:,} have none)", xlabel="face score", ylabel="rows")
+    left.set(
+        title=f"{database}: face scores of {len(finite):,} rows ({without:,} have none)",
+        xlabel="face score",
+        ylabel="rows",
+    )
     kept = 100 * np.arange(len(finite), 0, -1) / max(len(finite), 1)
     right.plot(finite, kept, color=BLUE)
     right.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
     right.set(
-        title="Rows that min_score keeps", xlabel="min_score", ylabel="kept (% of rows with a score)", ylim=(0, 105)
+        title=f"{database}: rows that min_score keeps",
+        xlabel="min_score",
+        ylabel="kept (% of rows with a score)",
+        ylim=(0, 105),
     )
     for axes in (left, right):
         axes.legend()
     return figure
 
 
-def plot_pictures_per_person(counts: ArrayLike) -> Figure:
-    """How many persons have how many pictures, both on scales of powers of ten."""
+def plot_pictures_per_person(counts: ArrayLike, database: str) -> Figure:
+    """How many persons of a database have how many pictures, both on logarithmic scales."""
     counts = np.asarray(counts)
     sizes, persons = np.unique(counts, return_counts=True)
     figure, (axes,) = _figure(6, 3.6)
     axes.loglog(sizes, persons, "o", color=BLUE)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
     axes.set(
-        title=f"{len(counts):,} persons, {int(counts.sum()):,} pictures",
+        title=f"{database}: {len(counts):,} persons, {int(counts.sum()):,} pictures",
         xlabel="pictures of a person",
         ylabel="persons",
     )

@@ -49,16 +49,16 @@ def test_age_histograms_by_database_and_gender():
 
 
 def test_face_scores_and_what_they_keep():
-    left, right = plots.plot_face_scores([1, 2, 3, 4, -np.inf, NAN], min_score=2.5).axes
-    assert left.get_title() == "Face scores of 4 rows (2 have none)"
+    left, right = plots.plot_face_scores([1, 2, 3, 4, -np.inf, NAN], 2.5, "imdb").axes
+    assert left.get_title() == "imdb: face scores of 4 rows (2 have none)"
     kept = right.lines[0]
     assert kept.get_xdata().tolist() == [1, 2, 3, 4]
     assert kept.get_ydata().tolist() == [100, 75, 50, 25]
 
 
 def test_pictures_per_person():
-    axes = plots.plot_pictures_per_person([1, 1, 1, 7]).axes[0]
-    assert axes.get_title() == "4 persons, 10 pictures"
+    axes = plots.plot_pictures_per_person([1, 1, 1, 7], "wiki").axes[0]
+    assert axes.get_title() == "wiki: 4 persons, 10 pictures"
     assert axes.lines[0].get_xydata().tolist() == [[1, 3], [7, 1]]
 
 
@@ -77,7 +77,7 @@ def test_figures_of_next_to_nothing_are_saved(tmp_path, count):
     ages = [30.0] * count
     plots.save(plots.plot_scatter({"true age": (ages, ages)}), tmp_path / "scatter.png")
     plots.save(plots.plot_error_histogram({"true age": (ages, ages)}), tmp_path / "errors.png")
-    plots.save(plots.plot_face_scores(ages, 1.0), tmp_path / "scores.png")
+    plots.save(plots.plot_face_scores(ages, 1.0, "imdb"), tmp_path / "scores.png")
     plots.save(plots.plot_faces([], [], "none"), tmp_path / "faces.png")
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
