@@ -8,6 +8,7 @@ file from a stranger cannot run code.
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import os
 import re
@@ -56,19 +57,34 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     if not info.versions:
         info = dataclasses.replace(info, versions=library_versions())
-    # Keras chooses the layout by the ending; the process number keeps two writers apart.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.hdf5")
+    buffer = NamedBuffer()
+    with quiet_absl():
+        model.save(buffer, include_optimizer=False)
+    with h5py.File(buffer, "r+") as file:
+        file.attrs[ATTRIBUTE] = to_json(info)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # the process number keeps two writers apart
     try:
-        with quiet_absl():
-            model.save(temporary, include_optimizer=False)
-        with h5py.File(temporary, "r+") as file:
-            file.attrs[ATTRIBUTE] = to_json(info)
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+class NamedBuffer(io.BytesIO):
+    """Memory that `model.save` takes for a path ending in `.hdf5`, and h5py for the open file that it is.
+
+    On a full disk the HDF5 library fails once for every object that it still holds, each time with a traceback; bytes
+    that are complete fail in one place.
+    """
+
+    def __fspath__(self) -> str:
+        return "weights.hdf5"
+
+    __str__ = __fspath__
 
 
 def library_versions() -> dict[str, str]:

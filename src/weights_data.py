@@ -109,7 +109,8 @@ class WeightFile:
 
     def _counted_name(self, key: str) -> str:
         """The layer's own name where Keras left it, else its place in the count."""
-        name = read_attribute(member(self._counted_group, key, h5py.Group), "name", MAX_TEXT)
+        group = member(self._counted_group, key, h5py.Group)
+        name = read_attribute(member(group, "vars", h5py.Group), "name", MAX_TEXT) if "vars" in group else None
         return key if name is None else as_text(name)
 
     @property
