@@ -4,7 +4,7 @@
     python benchmarks/input_pipeline.py --image_dir data/UTKFace --img_size 96
 
 Without `--image_dir` it writes JPEG files of 300 pixels into a temporary folder. "per CPU second" counts the processor
-time of all threads and processes, so it compares on a busy machine too.
+time of all threads and processes, so it compares on a busy machine too; that of processes includes their start.
 """
 
 import argparse
