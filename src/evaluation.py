@@ -85,7 +85,7 @@ def evaluate_appa_real(
     with_picture = table["path"].map(os.path.isfile)
     outcome = predict_table(estimator, table[with_picture], flip)
     rows = outcome.predictions
-    counts = {"rows_without_picture": table.loc[~with_picture, "path"].map(_file_name).tolist()}
+    counts = {"rows_without_picture": table.loc[~with_picture, "file_name"].tolist()}
     counts["pictures_without_row"] = _unlisted(folder / split, table["path"])
     report = {"model": describe(estimator, flip), "data": f"APPA-REAL, {split}", **summarise_appa_real(rows)}
     report = to_plain(report | counts | skipped_pictures(outcome))
@@ -117,17 +117,12 @@ def appa_real_columns(rows: pd.DataFrame) -> pd.DataFrame:
     """`predictions.csv` of an evaluation on APPA-REAL."""
     return pd.DataFrame(
         {
-            "file_name": rows["path"].map(_file_name),
+            "file_name": rows["file_name"],
             "predicted_age": rows["predicted_age"].round(2),
             "apparent_age_avg": rows["apparent_age"],
             "real_age": rows["real_age"],
         }
     )
-
-
-def _file_name(path: str) -> str:
-    """`file_name` of the data set's lists for the picture of a face."""
-    return Path(path).name.removesuffix(FACE_ENDING)
 
 
 def _unlisted(folder: Path, paths: pd.Series) -> list[str]:

@@ -1,0 +1,93 @@
+"""Times `evaluate_appa_real.py` against reading pictures one by one and `model.predict` in batches of 8.
+
+    python benchmarks/evaluate_appa_real.py                 # 1,500 pictures, as many as APPA-REAL's valid split
+    python benchmarks/evaluate_appa_real.py --count 200     # a quick look
+
+The pictures are generated: JPEG files of 300 to 700 pixels, laid out as in APPA-REAL. The weights are random, which
+costs the same time. Both ways get one call to warm up, and their answers are compared.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src.cli import JobError, run
+
+MARGIN = 0.3
+LARGEST_DIFFERENCE = 0.1
+"""Years, of the mean answer: batches of other sizes are rounded otherwise."""
+
+
+def write_pictures(folder: Path, count: int, rng: np.random.Generator) -> None:
+    """A `valid` split of smooth coloured noise."""
+    from src.images import resize, write_image
+
+    (folder / "valid").mkdir()
+    lines = ["file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age"]
+    for index in range(count):
+        coarse = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        write_image(folder / "valid" / f"{index:06d}.jpg_face.jpg", resize(coarse, int(rng.integers(300, 700))))
+        lines.append(f"{index:06d}.jpg,38,{rng.uniform(1, 90):.2f},{rng.uniform(1, 9):.2f},{rng.integers(1, 91)}")
+    (folder / "gt_avg_valid.csv").write_text("\n".join(lines) + "\n")
+
+
+def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
+    """Ages, read one after the other and predicted 8 at a time."""
+    from src.images import crop_to_margin, read_image, resize
+    from src.labels import expected_age
+
+    ages = []
+    for start in range(0, len(paths), 8):
+        faces = [crop_to_margin(read_image(path), 0.4, MARGIN) for path in paths[start : start + 8]]
+        batch = np.stack([resize(face, img_size) for face in faces]).astype(np.float32)
+        ages.append(expected_age(model.predict(batch, verbose=0)[1]))
+    return np.concatenate(ages)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1500)
+    parser.add_argument("--model_name", default="EfficientNetB3")
+    parser.add_argument("--img_size", type=int, default=224)
+    args = parser.parse_args()
+
+    from src.estimator import AgeGenderEstimator
+    from src.evaluation import evaluate_appa_real
+    from src.factory import get_model
+    from src.weights import WeightsInfo
+
+    model = get_model(args.model_name, args.img_size)
+    estimator = AgeGenderEstimator(model, WeightsInfo(args.model_name, args.img_size, MARGIN))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pictures(folder, args.count, np.random.default_rng(0))
+        paths = [str(path) for path in sorted((folder / "valid").iterdir())]
+
+        predict_plainly(model, paths[:8], args.img_size)
+        start = time.perf_counter()
+        plain_ages = predict_plainly(model, paths, args.img_size)
+        plain = time.perf_counter() - start
+
+        estimator.predict([np.zeros((args.img_size, args.img_size, 3), np.uint8)] * estimator.batch_size)
+        start = time.perf_counter()
+        report, _ = evaluate_appa_real(estimator, folder)
+        ours = time.perf_counter() - start
+
+        real_ages = np.loadtxt(folder / "gt_avg_valid.csv", delimiter=",", skiprows=1, usecols=4)
+    difference = abs(report["bias_real"] - (plain_ages - real_ages).mean())
+    if difference > LARGEST_DIFFERENCE:
+        raise JobError(f"the two ways disagree by {difference:.2f} years on average")
+    print(f"{args.count:,} pictures, {args.model_name} at {args.img_size} pixels")
+    for label, seconds in [("one by one, model.predict in batches of 8", plain), ("evaluate_appa_real.py", ours)]:
+        print(f"  {label:42} {seconds:7.1f} s {args.count / seconds:7.1f} pictures/s")
+    print(f"  {plain / ours:.2f} times as fast; mean answers differ by {difference:.3f} years")
+
+
+if __name__ == "__main__":
+    run(main)
