@@ -11,6 +11,9 @@ from src.images import Box
 
 THRESHOLD = -0.5
 MAX_SIDE = 640
+ROTATED = (3, 4)
+"""Those of dlib's five detectors in one that look for faces tilted left and right. They keep dlib's own threshold: below
+it nearly half of what they find is no face, against a fifth for the upright ones."""
 
 
 class Face(NamedTuple):
@@ -58,9 +61,11 @@ class FaceDetector:
     def _look(self, image: np.ndarray, doublings: int) -> list[Face]:
         height, width = image.shape[:2]
         scale = min(1.0, self.max_side / max(height, width)) * 2**doublings
-        rectangles, scores, _ = self._dlib().run(_scaled(image, scale), 0, self.threshold)
+        found = self._dlib().run(_scaled(image, scale), 0, self.threshold)
         faces = []
-        for rectangle, score in zip(rectangles, scores, strict=True):
+        for rectangle, score, part in zip(*found, strict=True):
+            if part in ROTATED and score < 0:
+                continue
             edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
             left, top, right, bottom = (round(edge / scale) for edge in edges)
             box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
