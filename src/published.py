@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import logging
 import os
+import sys
 from pathlib import Path
 
 import h5py
@@ -17,8 +18,6 @@ TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
 MAX_HASHED = 2**30
 """Bytes; no published file is near, and larger ones need not be read through to know that they are none."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +129,7 @@ def fetch(name: str) -> Path:
     published = PUBLISHED[name]
     known = known_hash(name)
     address = ADDRESS.format(release=published.release, name=name)
-    logger.warning("downloading %s to %s", address, target)
+    print(f"downloading {address} to {target}", file=sys.stderr)
     pooch.get_logger().setLevel(logging.ERROR)
     download = Download()
     try:
@@ -141,7 +140,7 @@ def fetch(name: str) -> Path:
         raise JobError(failure(name, known, download, error)) from error
     target.chmod(0o644)  # pooch's temporary files are for their owner only
     if published.md5 is None:
-        print(f"SHA-256 of {name}: {download.sha256}")
+        print(f"SHA-256 of {name}: {download.sha256} (remembered in {note_path(target)})", file=sys.stderr)
         note_path(target).write_text(f"{download.sha256}  {name}\n", encoding="utf-8")
     return target
 

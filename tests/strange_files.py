@@ -109,6 +109,8 @@ def wide_resnet(package, depth: int = 16, width: int = 8):
     x = layers.AveragePooling2D(8, strides=1, padding="same")(activate(x))
     model = package.Model(inputs, heads(package, layers.Flatten()(x), use_bias=False))
     randomize(model)
+    for layer in model.layers[-2:]:  # averages over 8x8 pixels are much alike
+        layer.set_weights([value * 10 for value in layer.get_weights()])
     return model
 
 
