@@ -362,6 +362,7 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, stub_detector, capsy
     assert list(cells(tmp_path / "out")["img_paths"]) == ["a_0.jpg"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits whole paths, the picture itself cannot be made")
 def test_a_name_too_long_for_a_crop_is_a_bad_file(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg")
     shutil.copy(tmp_path / "in" / "a.jpg", tmp_path / "in" / ("b" * 251 + ".jpg"))
