@@ -110,6 +110,7 @@ def identify(weight_file: str | Path) -> WeightsInfo:
     """
     path = published.resolve(weight_file)
     with open_weight_file(path) as file:
+        file.refuse_code()
         text = file.text(ATTRIBUTE)
         size = file.input_size
         scaled = file.has_our_scaling

@@ -133,14 +133,19 @@ class WeightFile:
                 return shape[1]
         return None
 
-    @property
-    def own_code(self) -> str | None:
-        """Name of a layer that holds code or belongs to no published Keras, or None."""
-        for layer in self.config_layers:
-            class_name = str(layer.get("class_name"))
-            if class_name == "Lambda" or ">" in class_name or ">" in str(layer.get("registered_name")):
-                return class_name
-        return next((name for name in self.layer_names if name.startswith("lambda")), None)
+    def refuse_code(self) -> None:
+        """Raises `UserError` when a layer holds code, or belongs to no published Keras.
+
+        The code would not run, but without it the network's answers would be others than those of who saved it.
+        """
+        names = [str(layer.get(key)) for layer in self.config_layers for key in ("class_name", "registered_name")]
+        code = [name for name in names if name == "Lambda" or ">" in name]
+        code += [name for name in self.layer_names if name.startswith("lambda")]
+        if code:
+            raise UserError(
+                f"expected a network of Keras' own layers, received {self.path} with {code[0][:80]!r}, whose code is "
+                "never run; save the weights of the network without it"
+            )
 
     def layers_with_weights(self, classes: Sequence[str]) -> list[StoredLayer]:
         """All layers that have weights, in the order of the graph.

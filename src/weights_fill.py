@@ -86,12 +86,7 @@ def layer_values(layer: keras.Layer, stored: StoredLayer, path: Path) -> list[np
 
 def check_graph(model: keras.Model, file: WeightFile) -> None:
     """Raises `UserError` when the file's graph does to pixels what ours cannot repeat, instead of answering wrong."""
-    code = file.own_code
-    if code is not None:
-        raise UserError(
-            f"expected a network of Keras' own layers, received {file.path} with {code[:80]!r}, whose code is never "
-            "run; save the weights of such a model without it"
-        )
+    file.refuse_code()
     if scaling_layer(model) is None or file.has_our_scaling:
         return
     foreign = [name for name in file.layer_names if name.startswith(("rescaling", "normalization", "tf.", "tf_op"))]
