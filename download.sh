@@ -130,15 +130,15 @@ get() { # URL FOLDER NAME MARKER MEGABYTES: MEGABYTES is about what the archive 
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ $# -eq 0 ]]; then set -- imdb wiki; fi
-for set in "$@"; do
-    case $set in
+for wanted in "$@"; do
+    case $wanted in
         imdb | wiki | appa-real) ;;
-        *) fail "expected the sets imdb, wiki or appa-real, received '$set'" 2 ;;
+        *) fail "expected the sets imdb, wiki or appa-real, received '$wanted'" 2 ;;
     esac
 done
 has curl || has wget || fail "neither curl nor wget is installed; install one of them"
-for set in "$@"; do
-    case $set in
+for wanted in "$@"; do
+    case $wanted in
         imdb) get "$BASE_URL/imdb_crop.tar" data imdb_crop imdb.mat 7000 ;;
         wiki) get "$BASE_URL/wiki_crop.tar" data wiki_crop wiki.mat 1000 ;;
         appa-real) get "$APPA_URL" appa-real appa-real-release gt_avg_test.csv 1000 ;;

@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.cli import JobError, run
 
 MARGIN = 0.3
+ROUNDS = 4
+"""Both ways take turns, so that whatever else the machine does slows both."""
 LARGEST_DIFFERENCE = 0.1
 """Years, of the mean answer: batches of other sizes are rounded otherwise."""
 
@@ -28,13 +30,17 @@ def write_pictures(folder: Path, count: int, rng: np.random.Generator) -> None:
     """A `valid` split of smooth coloured noise."""
     from src.images import resize, write_image
 
-    (folder / "valid").mkdir()
+    (folder / "valid").mkdir(parents=True)
     lines = ["file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age"]
     for index in range(count):
         coarse = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
         write_image(folder / "valid" / f"{index:06d}.jpg_face.jpg", resize(coarse, int(rng.integers(300, 700))))
         lines.append(f"{index:06d}.jpg,38,{rng.uniform(1, 90):.2f},{rng.uniform(1, 9):.2f},{rng.integers(1, 91)}")
     (folder / "gt_avg_valid.csv").write_text("\n".join(lines) + "\n")
+
+
+def faces_in(folder: Path) -> list[str]:
+    return [str(path) for path in sorted((folder / "valid").iterdir())]
 
 
 def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
@@ -64,23 +70,22 @@ def main() -> None:
 
     model = get_model(args.model_name, args.img_size)
     estimator = AgeGenderEstimator(model, WeightsInfo(args.model_name, args.img_size, MARGIN))
+    rng = np.random.default_rng(0)
+    plain = ours = difference = 0.0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_pictures(folder, args.count, np.random.default_rng(0))
-        paths = [str(path) for path in sorted((folder / "valid").iterdir())]
-
-        predict_plainly(model, paths[:8], args.img_size)
-        start = time.perf_counter()
-        plain_ages = predict_plainly(model, paths, args.img_size)
-        plain = time.perf_counter() - start
-
+        folders = [Path(name, str(number)) for number in range(ROUNDS)]
+        for folder in folders:
+            write_pictures(folder, args.count // ROUNDS, rng)
+        predict_plainly(model, faces_in(folders[0])[:8], args.img_size)
         estimator.predict([np.zeros((args.img_size, args.img_size, 3), np.uint8)] * estimator.batch_size)
-        start = time.perf_counter()
-        report, _ = evaluate_appa_real(estimator, folder)
-        ours = time.perf_counter() - start
-
-        real_ages = np.loadtxt(folder / "gt_avg_valid.csv", delimiter=",", skiprows=1, usecols=4)
-    difference = abs(report["bias_real"] - (plain_ages - real_ages).mean())
+        for folder in folders:
+            start = time.perf_counter()
+            ages = predict_plainly(model, faces_in(folder), args.img_size)
+            between = time.perf_counter()
+            report, _ = evaluate_appa_real(estimator, folder)
+            plain, ours = plain + between - start, ours + time.perf_counter() - between
+            real_ages = np.loadtxt(folder / "gt_avg_valid.csv", delimiter=",", skiprows=1, usecols=4)
+            difference = max(difference, abs(report["bias_real"] - (ages - real_ages).mean()))
     if difference > LARGEST_DIFFERENCE:
         raise JobError(f"the two ways disagree by {difference:.2f} years on average")
     print(f"{args.count:,} pictures, {args.model_name} at {args.img_size} pixels")

@@ -78,7 +78,8 @@ def evaluate_appa_real(
     if not (folder / f"gt_avg_{split}.csv").is_file():
         raise UserError(f"expected {folder / f'gt_avg_{split}.csv'}, which is not there: run `./download.sh appa-real`")
     ours = {theirs: ours for ours, theirs in appa_real.FOLDERS.items()}
-    table = appa_real.load(folder, Path(os.devnull), "real")  # the list of pictures to ignore is for training only
+    # `folder` is no file and so no list of pictures to ignore: such a list is for training only.
+    table = appa_real.load(folder, ignore_list=folder, target="real")
     table = table[table["split"] == ours[split]]
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from fake_estimator import FakeEstimator, face
 
-from src.cli import JobError, UserError
+from src.cli import ROOT, JobError, UserError
 from src.detector import Face
 from src.images import write_image
 from src.inference import main_face, predict_table
@@ -78,6 +78,13 @@ def test_whole_photographs_are_detected_and_cut(tmp_path):
     outcome = predict_table(FakeEstimator(margin=0.5), table, detector=CentreDetector())
     assert outcome.predictions["predicted_age"].tolist() == [60]
     assert outcome.faceless == [str(tmp_path / "nobody.png")]
+
+
+def test_real_photographs_with_the_real_detector():
+    table = table_of(sorted((ROOT / "samples").glob("*.*g")), margin=NAN)
+    outcome = predict_table(FakeEstimator(margin=0.1), table)
+    assert len(outcome.predictions) == 2
+    assert outcome.skipped == outcome.faceless == []
 
 
 def test_pictures_inside_the_table(tmp_path):
