@@ -52,15 +52,18 @@ class BatchMaker:
         target: TargetConfig | None = None,
         seed: int = 0,
         shuffle: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         """Args are those of `src.generator.ImageSequence`."""
         self.img_size, self.batch_size, self.margin = img_size, batch_size, margin
         self.seed, self.shuffle = seed, shuffle
+        self.process, self.processes = share
         self.augment = augment if augment is not None and augment.enabled else None
         self.names = table["path"].to_numpy(dtype=object)
         self.arrays = table["image"].to_numpy(dtype=object) if "image" in table else None
         self.margins = table["margin"].to_numpy(dtype=np.float64)
         check_margin(self.margins, margin)
+        self.boxes = table[images.BOX_COLUMNS].to_numpy(dtype=np.float64) if images.BOX_COLUMNS[0] in table else None
         self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last epoch's order of rows
         target = target or TargetConfig()
         genders = table["gender"].to_numpy(dtype=np.float64)
@@ -77,19 +80,29 @@ class BatchMaker:
         return math.ceil(len(self.names) / self.batch_size)
 
     def rows(self, epoch: int, index: int) -> np.ndarray:
-        """Row numbers of a batch."""
+        """Row numbers of a batch, those of all processes.
+
+        The last batch is short, or with `shuffle` filled up with the first rows of the epoch: batch norm then sees as
+        many rows in every step, and any number of devices that divides one batch divides all.
+        """
         part = slice(index * self.batch_size, (index + 1) * self.batch_size)
         if not self.shuffle:
             return np.arange(len(self.names))[part]
         known_epoch, order = self._order  # one assignment, one reading: workers share it without a lock
         if known_epoch != epoch:
             order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(len(self.names))
+            order = np.resize(order, len(self) * self.batch_size)  # begins again where it ends
             self._order = epoch, order
         return order[part]
 
+    def own_rows(self, epoch: int, index: int) -> np.ndarray:
+        """Row numbers of this process's share of a batch; the shares of all processes together are the batch."""
+        size = self.batch_size // self.processes
+        return self.rows(epoch, index)[self.process * size : (self.process + 1) * size]
+
     def make(self, epoch: int, index: int) -> Batch:
-        """Reads, cuts, resizes, augments and mixes one batch."""
-        rows = self.rows(epoch, index)
+        """Reads, cuts, resizes, augments and mixes this process's share of one batch."""
+        rows = self.own_rows(epoch, index)
         unreadable: list[tuple[str, str]] = []
         pictures = np.zeros((len(rows), self.img_size, self.img_size, 3), np.uint8)
         y = tuple(values[rows] for values in self.targets)
@@ -103,7 +116,8 @@ class BatchMaker:
                     values[place] = 0
         if self.augment is None:
             return Batch(pictures, y, weights, unreadable)
-        rng = np.random.default_rng([_MIXUP, self.seed, epoch, index])
+        stream = [_MIXUP, self.seed, epoch, index, *([self.process] if self.processes > 1 else [])]
+        rng = np.random.default_rng(stream)
         return self._mixed(rng, Batch(pictures, y, weights, unreadable))
 
     def _mixed(self, rng: np.random.Generator, batch: Batch) -> Batch:
@@ -126,27 +140,29 @@ class BatchMaker:
             ImageError: the file cannot be read.
         """
         picture = self._read(row)
-        crop = images.crop_to_margin(picture, self.margins[row], self.margin)
+        region = images.face_region(picture.shape[:2], self.margins[row], self.margin, self._box(row))
         if self.augment is None:
-            return images.resize(crop, self.img_size)
+            left, top, right, bottom = region
+            return images.resize(picture[top:bottom, left:right], self.img_size)
         rng = np.random.default_rng([_PICTURE, self.seed, epoch, int(row)])
         drawn = augmentation.draw_augmentation(rng, self.augment, self.img_size)
-        return augmentation.apply_augmentation(picture, central_region(picture, crop), self.img_size, drawn)
+        return augmentation.apply_augmentation(picture, region, self.img_size, drawn)
+
+    def _box(self, row: int) -> images.Box | None:
+        """Where the face is in the picture of a row, if the table says so."""
+        if self.boxes is None or np.isnan(self.boxes[row, 0]):
+            return None
+        left, top, right, bottom = map(int, self.boxes[row])
+        return left, top, right, bottom
 
     def _read(self, row: int) -> np.ndarray:
         """The whole picture of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
-        if self.arrays is not None:
+        if self.arrays is not None and self.arrays[row] is not None:
             return self.arrays[row]
-        if self.augment is None:
+        if self.augment is None or self._box(row) is not None:  # boxes count in pixels of the full size
             return images.read_image(self.names[row])
         cut_away = (1 + 2 * self.margins[row]) / (1 + 2 * self.margin)
         return jpeg.read_at_least(self.names[row], 1.25 * self.img_size * cut_away)
-
-
-def central_region(picture: np.ndarray, crop: np.ndarray) -> augmentation.Region:
-    """Where in the picture its central part `crop` (of `images.crop_to_margin`) lies, `(left, top, right, bottom)`."""
-    top, left = ((outer - inner) // 2 for outer, inner in zip(picture.shape[:2], crop.shape[:2], strict=True))
-    return left, top, left + crop.shape[1], top + crop.shape[0]
 
 
 def check_margin(margins: np.ndarray, margin: float) -> None:

@@ -21,9 +21,9 @@ class JobError(Exception):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with the project's exit codes.
 
-    0 done; 1 the job failed; 2 the user asked for something impossible; 130 after Ctrl-C. `UserError`, `JobError` and
-    errors of the operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other exceptions are
-    defects and keep their traceback.
+    0 done; 1 the job failed; 2 the user asked for something impossible; 130 after Ctrl-C. `UserError`, `JobError`,
+    errors of the operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other
+    exceptions are defects and keep their traceback.
     """
     try:
         code = main() or 0

@@ -12,7 +12,7 @@ from src.cli import UserError
 from src.crop_journal import Record
 from src.csv_tables import read_csv
 from src.datasets import NAMES, load_table
-from src.images import list_images
+from src.images import BOX_COLUMNS, list_images
 from src.splits import content_split_without_test
 
 
@@ -142,7 +142,7 @@ def faces_table(
             age = photograph.age if photograph.labelled else cells.get("age", math.nan)
             split = photograph.split or cells.get("split") or content_split_without_test(record.sha256)
             rows.append((_cell(gender), _cell(age), crop, split, f"{margin:g}", *box))
-    columns = ["genders", "ages", "img_paths", "split", "margin", "left", "top", "right", "bottom"]
+    columns = ["genders", "ages", "img_paths", "split", "margin", *BOX_COLUMNS]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,9 +1,9 @@
 """Label tables as CSV: the meta tables that `create_db*.py` write, and a user's own.
 
-Header `genders,ages,img_paths`, optional columns `split` (train, val, test) and `margin` (that the face crop has, in
-face widths per side). Genders are 0 (female) and 1 (male), ages are years. An empty cell means unknown: the head that
-would learn from it leaves the row out, a row without a split gets one by its content, a row without a margin is a whole
-photograph.
+Header `genders,ages,img_paths`, optional columns `split` (train, val, test), `margin` (that the face crop has, in face
+widths per side) and `left,top,right,bottom` (the face in pixels of the crop, where it need not stand in the centre).
+Genders are 0 (female) and 1 (male), ages are years. An empty cell means unknown: the head that would learn from it
+leaves the row out, a row without a split gets one by its content, a row without a margin is a whole photograph.
 """
 
 import csv
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.cli import UserError
+from src.images import BOX_COLUMNS
 from src.labels import FEMALE, MALE, clip_age
 from src.splits import SPLITS
 
@@ -41,7 +42,8 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     Returns:
         Columns `path` (str, as written), `gender` (float64: 0, 1 or NaN), `age` (float64: 0..100 or NaN); and, where
-        the file has them, `split` (str, "" where the cell is empty) and `margin` (float64, NaN where it is empty).
+        the file has them, `split` (str, "" where the cell is empty), `margin` (float64, NaN where it is empty) and
+        `left`, `top`, `right`, `bottom` (float64, NaN where one of them is empty).
 
     Raises:
         UserError: no such file, no CSV, a column is missing, or a cell holds something else than this module's header
@@ -56,6 +58,10 @@ def read_csv(path: Path) -> pd.DataFrame:
         table["split"] = _splits(cells, path)
     if "margin" in cells:
         table["margin"] = _numbers(cells, "margin", path, "a number from 0, or nothing", lambda m: m >= 0)
+    if set(BOX_COLUMNS) <= set(cells):
+        for column in BOX_COLUMNS:
+            table[column] = _numbers(cells, column, path, "a whole number or nothing", lambda n: n % 1 == 0)
+        _demand_boxes(table, cells, path)
     return table.reset_index(drop=True)
 
 
@@ -98,6 +104,14 @@ def _splits(cells: pd.DataFrame, path: Path) -> pd.Series:
     splits = cells["split"]
     _demand(splits.isin([*SPLITS, ""]), splits, path, f"{', '.join(SPLITS)} or nothing")
     return splits
+
+
+def _demand_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
+    """Blanks boxes with an empty cell and refuses those without area."""
+    unknown = table[BOX_COLUMNS].isna().any(axis=1)
+    table.loc[unknown, BOX_COLUMNS] = np.nan
+    has_area = (table["left"] < table["right"]) & (table["top"] < table["bottom"])
+    _demand(unknown | has_area, cells["left"], path, "boxes with left < right and top < bottom")
 
 
 def _numbers(cells: pd.DataFrame, column: str, path: Path, expected: str, is_valid) -> pd.Series:

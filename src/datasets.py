@@ -8,6 +8,7 @@ A table is a DataFrame, one row a picture:
     split   "train", "val" or "test"
 and, from some sources:
     image   uint8 RGB array, None where the picture is a file
+    left, top, right, bottom  float64, the face in pixels of its crop; NaN where it stands in the centre
     person  str, who is shown (IMDB-WIKI)
     age_std float64: years, spread of the votes that `age` is the mean of (APPA-REAL, target "apparent")
     file_name, apparent_age, apparent_std, real_age (APPA-REAL, see `src.appa_real`)
@@ -25,6 +26,7 @@ import pandas as pd
 from src import all_age_faces, appa_real, imdb_wiki, utkface
 from src.cli import ROOT, UserError
 from src.csv_tables import read_csv
+from src.images import BOX_COLUMNS
 from src.mat_tables import read_mat
 from src.splits import content_split, content_split_without_test, file_sha256, map_threads, person_split
 
@@ -152,7 +154,7 @@ def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.Dat
     unknown = table["split"] == ""
     hashes = map_threads(file_sha256, table.loc[unknown, "path"].tolist(), "hash")
     table.loc[unknown, "split"] = [content_split_without_test(sha256) if sha256 else "train" for sha256 in hashes]
-    return table[COLUMNS]
+    return table[[*COLUMNS, *(column for column in BOX_COLUMNS if column in table)]]
 
 
 def _below(table: pd.DataFrame, image_dir: Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src import images
 from src.augmentation import AugmentConfig
-from src.batches import BatchMaker, TargetConfig
+from src.batches import BatchMaker, TargetConfig, fill_up
 from src.cli import JobError
 from src.prefetch import Prefetcher
 
@@ -36,12 +36,16 @@ class ImageSequence(keras.utils.PyDataset):
     Args:
         table: Rows as in `src/datasets.py`.
         img_size: Side of the model's input in pixels.
-        batch_size: Rows per batch; the last one may be shorter.
+        batch_size: Rows per batch, over all processes; the last one may be shorter, or with `shuffle` is filled up with
+            the first rows of the epoch.
         margin: The model's margin in box widths; at most that of every picture.
         augment: Random changes, or `None` for plain pictures.
         target: How the age head is taught.
         seed: Everything random follows from it, the epoch and the row.
         shuffle: A new order of all rows in every epoch.
+        fill_up: Fill the last batch up with rows of weight 0. Figures stay those of the rows that are there: Keras
+            divides the sum of losses by all rows, so all weights are raised by the factor that makes up for it.
+        share: This process and the number of processes: each reads as many rows of every batch.
         steps_per_epoch: Batches per epoch where the table has more; with `shuffle`, other rows in every epoch.
         workers: Threads or processes that read ahead; 0 reads when asked.
         use_multiprocessing: Processes instead of threads.
@@ -62,6 +66,8 @@ class ImageSequence(keras.utils.PyDataset):
         target: TargetConfig | None = None,
         seed: int = 0,
         shuffle: bool = False,
+        fill_up: bool = False,
+        share: tuple[int, int] = (0, 1),
         steps_per_epoch: int | None = None,
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -77,9 +83,13 @@ class ImageSequence(keras.utils.PyDataset):
             target=target,
             seed=seed,
             shuffle=shuffle,
+            share=share,
         )
         self.epoch = 0
         self._length = min(len(self.maker), steps_per_epoch or math.inf)
+        self._fill_up = fill_up
+        self._filled_size = batch_size // share[1]
+        self._weight_factor = max(1.0, self._length * batch_size / len(table))
         self._prefetcher = Prefetcher(self.maker, self._length, workers, use_multiprocessing, max_queue_size)
         self._named: set[str] = set()
 
@@ -92,6 +102,10 @@ class ImageSequence(keras.utils.PyDataset):
             if name not in self._named:
                 self._named.add(name)
                 print(f"warning: {name} can no longer be read ({reason}); training goes on without it", file=sys.stderr)
+        if self._fill_up:
+            batch = fill_up(batch, self._filled_size)
+            factor = np.float32(self._weight_factor)
+            return batch.pictures, batch.targets, tuple(values * factor for values in batch.weights)
         return batch.pictures, batch.targets, batch.weights
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,9 +145,8 @@ def drop_unreadable(table: pd.DataFrame, workers: int = 8) -> tuple[pd.DataFrame
     Raises:
         JobError: no row is left.
     """
-    if "image" in table:
-        return table, []
-    paths = table["path"].drop_duplicates()
+    is_file = table["image"].isna() if "image" in table else np.full(len(table), True)
+    paths = table.loc[is_file, "path"].drop_duplicates()
     with ThreadPoolExecutor(workers) as pool:
         reasons = pool.map(unreadable_reason, paths)
         checked = tqdm(zip(paths, reasons, strict=True), "checking pictures", len(paths), disable=None, leave=False)

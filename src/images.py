@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 
 Box = tuple[int, int, int, int]
+BOX_COLUMNS = ["left", "top", "right", "bottom"]
+"""Columns of a table that hold a box."""
 
 EXTENSIONS = frozenset(
     [".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
@@ -125,18 +127,33 @@ def crop_box(image: np.ndarray, box: Box, margin: float) -> np.ndarray:
     return image[top:bottom, left:right]
 
 
-def crop_to_margin(image: np.ndarray, picture_margin: float, model_margin: float) -> np.ndarray:
-    """Cuts a face picture of one margin to the margin that a model expects.
+def crop_to_margin(image: np.ndarray, picture_margin: float, model_margin: float, box: Box | None = None) -> np.ndarray:
+    """Cuts a face picture of one margin to the margin that a model expects; see `face_region`."""
+    left, top, right, bottom = face_region(image.shape[:2], picture_margin, model_margin, box)
+    return image[top:bottom, left:right]
 
-    The central `(1 + 2 * model_margin) / (1 + 2 * picture_margin)` of each side stays.
+
+def face_region(size: tuple[int, int], picture_margin: float, model_margin: float, box: Box | None = None) -> Box:
+    """Which part of a face picture a model of a smaller margin expects.
+
+    Args:
+        size: Height and width of the picture.
+        picture_margin: Margin that it was cut with.
+        model_margin: Margin to leave.
+        box: The face in pixels of the picture, where it is known; a picture cut at the border of its photograph has
+            less than its margin there. None: the face stands in the centre, and the central
+            `(1 + 2 * model_margin) / (1 + 2 * picture_margin)` of each side stays.
 
     Raises:
         ValueError: `model_margin` is above `picture_margin`; the pixels between them do not exist.
     """
     if model_margin > picture_margin:
         raise ValueError(f"a picture with margin {picture_margin:g} cannot give the margin {model_margin:g}")
+    height, width = size
+    if box is not None:
+        left, top, right, bottom = grow_box(box, model_margin)
+        return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     keep = (1 + 2 * model_margin) / (1 + 2 * picture_margin)
-    height, width = image.shape[:2]
     new_height, new_width = max(round(height * keep), 1), max(round(width * keep), 1)
     top, left = (height - new_height) // 2, (width - new_width) // 2
-    return image[top : top + new_height, left : left + new_width]
+    return left, top, left + new_width, top + new_height

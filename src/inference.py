@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.cli import JobError, UserError
-from src.images import Box, ImageError, crop_box, crop_to_margin, read_image, resize
+from src.images import BOX_COLUMNS, Box, ImageError, crop_box, crop_to_margin, read_image, resize
 
 
 class Estimator(Protocol):
@@ -76,7 +76,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False,
         detector = FaceDetector()
 
     images = table["image"] if "image" in table else [None] * len(table)
-    pictures = zip(table["path"], table["margin"], images, strict=True)
+    pictures = zip(table["path"], table["margin"], images, _boxes(table), strict=True)
     faces = _map_ahead(lambda picture: _prepare_face(*picture, estimator.info, detector), pictures)
     progress = tqdm(faces, total=len(table), desc="estimate", unit=" pictures", disable=None)
     outcome = _collect(estimator, table, progress, flip)
@@ -118,8 +118,16 @@ def main_face(faces: Iterable[Any], image: np.ndarray) -> Box | None:
     return max((face.box for face in faces), key=prominence, default=None)
 
 
+def _boxes(table: pd.DataFrame) -> list[Box | None]:
+    """Where the face is in each picture; None where the table does not say."""
+    if BOX_COLUMNS[0] not in table:
+        return [None] * len(table)
+    rows = table[BOX_COLUMNS].itertuples(index=False, name=None)
+    return [None if np.isnan(row[0]) else tuple(map(int, row)) for row in rows]
+
+
 def _prepare_face(
-    path: str, picture_margin: float, image: Any, info: Any, detector: Any
+    path: str, picture_margin: float, image: Any, box: Box | None, info: Any, detector: Any
 ) -> np.ndarray | Skipped | None:
     """`(img_size, img_size, 3)`; None where a photograph shows no face."""
     if not isinstance(image, np.ndarray):
@@ -128,9 +136,9 @@ def _prepare_face(
         except ImageError as error:
             return Skipped(path, str(error))
     if not np.isnan(picture_margin):
-        return resize(crop_to_margin(image, picture_margin, info.margin), info.img_size)
-    box = main_face(detector.detect(image), image)
-    return None if box is None else resize(crop_box(image, box, info.margin), info.img_size)
+        return resize(crop_to_margin(image, picture_margin, info.margin, box), info.img_size)
+    found = main_face(detector.detect(image), image)
+    return None if found is None else resize(crop_box(image, found, info.margin), info.img_size)
 
 
 def _map_ahead(function: Callable, items: Iterable) -> Iterator:

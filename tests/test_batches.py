@@ -196,3 +196,23 @@ def test_a_margin_that_the_pictures_lack_is_refused():
 def test_whole_photographs_are_refused():
     with pytest.raises(UserError, match=r"cut them with crop_faces.py first"):
         make_maker(make_table(2, margin=[0.4, NAN]))
+
+
+def test_pictures_are_cut_around_the_box_that_the_table_knows(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    images.write_image(tmp_path / "a.png", picture)
+    box = {"left": [2.0, np.nan], "top": [10.0, np.nan], "right": [34.0, np.nan], "bottom": [42.0, np.nan]}
+    table = pd.DataFrame({"path": [str(tmp_path / "a.png")] * 2, "gender": 0.0, "age": 30.0, "margin": 0.4, **box})
+    batch = BatchMaker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
+    np.testing.assert_array_equal(batch.pictures[0], picture[10:42, 2:34])  # the box itself
+    np.testing.assert_array_equal(batch.pictures[1], images.resize(images.crop_to_margin(picture, 0.4, 0.0), 32))
+
+
+def test_pictures_in_memory_and_in_files_side_by_side(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    images.write_image(tmp_path / "a.png", picture)
+    paths = ["b.mat[0]", str(tmp_path / "a.png")]
+    arrays = pd.Series([255 - picture, None], dtype=object)
+    table = pd.DataFrame({"path": paths, "gender": 0.0, "age": 30.0, "margin": 0.0, "image": arrays})
+    batch = BatchMaker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
+    np.testing.assert_array_equal(batch.pictures, [255 - picture, picture])

@@ -120,3 +120,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_csv(pd.DataFrame({"a": [1]}), tmp_path / "my.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("my.csv", "old")]
+
+
+def test_boxes_of_faces_in_their_crops(tmp_path):
+    header = "genders,ages,img_paths,margin,left,top,right,bottom\n"
+    (tmp_path / "a.csv").write_text(header + "0,1,a.png,0.4,1,2,30,40\n1,2,b.png,0.4,,,,\n")
+    table = read_csv(tmp_path / "a.csv")
+    assert table.loc[0, ["left", "top", "right", "bottom"]].tolist() == [1, 2, 30, 40]
+    assert table.loc[1, ["left", "top", "right", "bottom"]].isna().all()
+    (tmp_path / "b.csv").write_text(header + "0,1,a.png,0.4,30,2,1,40\n")
+    with pytest.raises(UserError, match=r"boxes with left < right and top < bottom .* in line 2"):
+        read_csv(tmp_path / "b.csv")

@@ -148,3 +148,13 @@ def test_crop_to_margin_keeps_the_centre():
     np.testing.assert_array_equal(images.crop_to_margin(image, 0.4, 0.4), image)
     with pytest.raises(ValueError, match=r"margin 0\.1 cannot give the margin 0\.4"):
         images.crop_to_margin(image, 0.1, 0.4)
+
+
+def test_crop_to_margin_follows_a_face_that_is_not_in_the_centre():
+    """Cut with margin 0.4 at the left border of a photograph: nothing was there to the left of the face."""
+    image = np.arange(18 * 14 * 3).astype(np.uint8).reshape(18, 14, 3)
+    box = (0, 4, 10, 14)
+    np.testing.assert_array_equal(images.crop_to_margin(image, 0.4, 0.0, box), image[4:14, 0:10])
+    np.testing.assert_array_equal(images.crop_to_margin(image, 0.4, 0.2, box), image[2:16, 0:12])
+    with pytest.raises(ValueError, match="cannot give the margin"):
+        images.crop_to_margin(image, 0.1, 0.4, box)
