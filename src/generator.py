@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from src import images
 from src.augmentation import AugmentConfig
-from src.batches import BatchMaker, TargetConfig, fill_up
+from src.batches import Batch, BatchMaker, TargetConfig
 from src.cli import JobError
 from src.prefetch import Prefetcher
 
@@ -103,7 +103,7 @@ class ImageSequence(keras.utils.PyDataset):
                 self._named.add(name)
                 print(f"warning: {name} can no longer be read ({reason}); training goes on without it", file=sys.stderr)
         if self._fill_up:
-            batch = fill_up(batch, self._filled_size)
+            batch = append_empty_rows(batch, self._filled_size)
             factor = np.float32(self._weight_factor)
             return batch.pictures, batch.targets, tuple(values * factor for values in batch.weights)
         return batch.pictures, batch.targets, batch.weights
@@ -116,6 +116,17 @@ class ImageSequence(keras.utils.PyDataset):
     def close(self) -> None:
         """Ends the workers; they start again when a batch is asked for."""
         self._prefetcher.close()
+
+
+def append_empty_rows(batch: Batch, count: int) -> Batch:
+    """Appends rows of zeros, whose weights are 0 too, until there are `count`."""
+
+    def filled(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
+
+    return Batch(
+        filled(batch.pictures), tuple(map(filled, batch.targets)), tuple(map(filled, batch.weights)), batch.unreadable
+    )
 
 
 class EpochSetter(keras.callbacks.Callback):

@@ -94,10 +94,46 @@ def test_augmentation_cuts_about_the_middle(shape):
 # --------------------------------------------------------------------------------------------------------- randomness
 
 
+def test_a_batch_larger_than_the_table_repeats_it():
+    maker = make_maker(make_table(3), shuffle=True, batch_size=8)
+    rows = maker.rows(0, 0).tolist()
+    assert rows == (rows[:3] * 3)[:8]
+    assert sorted(rows[:3]) == [0, 1, 2]
+
+
+def test_the_shares_of_all_processes_are_the_batch_of_one():
+    augment = AugmentConfig(geometry_probability=1, rotation=30, mixup_alpha=0)
+    settings = {"augment": augment, "shuffle": True, "seed": 5}
+    whole = make_maker(**settings)
+    shares = [make_maker(**settings, share=(process, 2)) for process in range(2)]
+    for index in range(len(whole)):
+        batch = whole.make(1, index)
+        parts = [maker.make(1, index) for maker in shares]
+        assert [len(part.pictures) for part in parts] == [2, 2]
+        np.testing.assert_array_equal(np.concatenate([part.pictures for part in parts]), batch.pictures)
+        np.testing.assert_array_equal(np.concatenate([part.targets[1] for part in parts]), batch.targets[1])
+
+
+def test_processes_draw_their_own_mixup():
+    augment = AugmentConfig(mixup_alpha=1.0)
+    table = make_table(8).assign(age=50.0, image=[np.full((8, 8, 3), 30 * row, np.uint8) for row in (0, 4) * 4])
+    parts = [make_maker(table, augment=augment, batch_size=8, share=(process, 2)).make(0, 0) for process in range(2)]
+    assert not equal(*parts)
+
+
+def test_the_last_short_batch_may_leave_processes_without_rows():
+    sizes = [
+        [len(make_maker(make_table(9), share=(process, 2)).make(0, index).pictures) for process in range(2)]
+        for index in range(3)
+    ]
+    assert sizes == [[2, 2], [2, 2], [1, 0]]
+
+
 def test_shuffling_is_a_new_order_of_all_rows_in_every_epoch():
     maker = make_maker(make_table(25), shuffle=True, seed=1)
     orders = [np.concatenate([maker.rows(epoch, index) for index in range(len(maker))]).tolist() for epoch in range(3)]
-    assert all(sorted(order) == list(range(25)) for order in orders)
+    assert all(sorted(order[:25]) == list(range(25)) for order in orders)
+    assert all(order[25:] == order[:3] for order in orders)  # the last of 7 batches of 4 begins the epoch again
     assert orders[0] != orders[1] != orders[2]
     assert orders[0] != make_maker(make_table(25), shuffle=True, seed=2).rows(0, 0).tolist()
 

@@ -65,6 +65,27 @@ def test_weight_0_keeps_a_row_out_of_the_loss():
     assert figures["loss"] == pytest.approx(3 / 4 * np.log(2) + 2 / 4 * np.log(101), rel=1e-5)
 
 
+@pytest.mark.parametrize(("count", "steps"), [(9, None), (10, None), (10, 2), (3, None)])
+def test_filled_up_batches_give_the_figures_of_the_rows_that_are_there(count, steps):
+    table = make_table(count).assign(gender=[float("nan"), *[1.0] * (count - 1)])
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    heads = [keras.layers.Dense(size, "softmax") for size in (2, 101)]
+    model = keras.Model(inputs, [head(flat) for head in heads])
+    model.compile("sgd", loss="categorical_crossentropy", weighted_metrics=[["accuracy"], ["accuracy"]])
+    sequence = ImageSequence(table, steps_per_epoch=steps, fill_up=True, **SETTINGS)
+    assert {len(sequence[index][0]) for index in range(len(sequence))} == {4}
+    one_batch = ImageSequence(table[: 4 * steps] if steps else table, **{**SETTINGS, "batch_size": count})
+    expected = model.evaluate(one_batch, verbose=0, return_dict=True)
+    assert model.evaluate(sequence, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
+
+
+def test_shares_of_a_filled_up_batch():
+    parts = [ImageSequence(make_table(9), fill_up=True, share=(process, 2), **SETTINGS)[2] for process in range(2)]
+    assert [part[0].shape for part in parts] == [(2, 8, 8, 3)] * 2
+    np.testing.assert_allclose([part[2][1] for part in parts], [[12 / 9, 0], [0, 0]])
+
+
 # --------------------------------------------------------------------------------------------------------- the object
 
 
