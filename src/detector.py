@@ -12,8 +12,8 @@ from src.images import Box
 THRESHOLD = -0.5
 MAX_SIDE = 640
 ROTATED = (3, 4)
-"""Those of dlib's five detectors in one that look for faces tilted left and right. They keep dlib's own threshold: below
-it nearly half of what they find is no face, against a fifth for the upright ones."""
+"""Those of dlib's five detectors in one that look for faces tilted left and right. They keep dlib's own threshold 0:
+below it nearly half of what they find is no face, against a fifth for the upright ones."""
 
 
 class Face(NamedTuple):

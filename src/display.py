@@ -1,5 +1,6 @@
 """Pictures with boxes and labels drawn on, and the window and the video file that show them."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def label_text(prediction: Prediction) -> str:
 
 def _text_height(image: np.ndarray, box: Box) -> float:
     longest = max(image.shape[:2])
-    return max(min(0.2 * (box[3] - box[1]), 0.06 * longest), 0.025 * longest, SMALLEST_TEXT)
+    return max(min(0.15 * (box[3] - box[1]), 0.06 * longest), 0.025 * longest, SMALLEST_TEXT)
 
 
 def _fit_text(text: str, height: float, image: np.ndarray) -> tuple[float, tuple[int, int]]:
@@ -102,15 +103,16 @@ def _draw_text(drawn: np.ndarray, text: str, scale: float, place: Box, ground: t
 
 
 class Window:
-    """The demo's window; only the main thread may use it. See `check_display`."""
+    """The demo's window, opened by the first picture; only the main thread may use it. See `check_display`."""
 
     def __init__(self, title: str = "Age and gender"):
         self.title = title
-        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         self._shape: tuple[int, ...] = ()
 
     def show(self, image: np.ndarray) -> None:
         """Shows an RGB picture; the window takes the shape of the picture, at most `LARGEST_WINDOW`."""
+        if not self._shape:
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         if image.shape != self._shape:
             self._shape = image.shape
             height, width = image.shape[:2]
@@ -124,10 +126,18 @@ class Window:
         Returns:
             The key's character, "quit" for Esc, q and a closed window.
         """
+        if not self._shape:  # nothing was shown yet
+            return None
         code = cv2.waitKey(max(milliseconds, 1))
-        if cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1 or code & 0xFF in QUIT_KEYS:
+        if code & 0xFF in QUIT_KEYS or self._is_closed():
             return "quit"
         return chr(code & 0xFF) if code >= 0 else None
+
+    def _is_closed(self) -> bool:
+        try:
+            return cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
+        except cv2.error:  # OpenCV 5 with Qt, once the last window is gone
+            return True
 
     def __enter__(self) -> "Window":
         return self
@@ -158,10 +168,12 @@ class VideoFile:
     Args:
         path: Ends in `.mp4`; its folder exists.
         rate: Frames a second.
+        stopped_path: The file's name when an exception ends the `with` block; by default the same.
     """
 
-    def __init__(self, path: Path, rate: float):
+    def __init__(self, path: Path, rate: float, stopped_path: Path | None = None):
         self.path = path
+        self._stopped_path = stopped_path or path
         self.frames = 0
         self._part = path.with_name(f".{path.stem}.part.mp4")
         self._rate = rate
@@ -188,8 +200,8 @@ class VideoFile:
             self._writer.write(frame)
             self.frames += 1
 
-    def close(self) -> None:
-        """Completes the file and gives it its name.
+    def close(self, path: Path | None = None) -> None:
+        """Completes the file and gives it its name, or another.
 
         Raises:
             JobError: what was written does not read back whole.
@@ -204,14 +216,14 @@ class VideoFile:
         if count != self.frames:
             self._part.unlink(missing_ok=True)
             raise JobError(f"only {count} of {self.frames} frames could be written to {self.path}; is the disk full?")
-        self._part.replace(self.path)
+        self._part.replace(path or self.path)
 
     def __enter__(self) -> "VideoFile":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        try:
+        if kind is None:
             self.close()
-        except JobError:
-            if kind is None:  # else the first fault is the one to tell
-                raise
+            return
+        with contextlib.suppress(JobError):  # the first fault is the one to tell
+            self.close(self._stopped_path)

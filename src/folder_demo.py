@@ -26,7 +26,7 @@ class Summary:
     unreadable: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        done = f"{self.faces} faces in {self.pictures} pictures" if self.faces else "no face in any picture"
+        done = f"{self.faces} face(s) in {self.pictures} picture(s)" if self.faces else "no face in any picture"
         parts = [done]
         if self.skipped:
             parts.append(f"{self.skipped} done before")
@@ -69,8 +69,8 @@ def run_folder_to_files(
     that `skip_existing` can go on after any stop: pictures whose annotated file exists are not done again.
 
     Raises:
-        JobError: no picture could be read.
-        OSError: a result cannot be written.
+        JobError: no picture could be read, or an annotated one cannot be written.
+        OSError: the predictions cannot be written.
     """
     targets = {path.relative_to(image_dir).as_posix(): path for path in paths}
     done = frozenset(name for name in targets if skip_existing and output_path(output_dir, name).exists())
@@ -136,15 +136,18 @@ class PictureWriter:
         self._limit = 2 * workers
 
     def write(self, picture: Picture) -> None:
-        """Takes over a picture; raises the OSError of an earlier one that could not be written."""
+        """Takes over a picture; raises the JobError of an earlier one that could not be written."""
         self._waiting.append(self._pool.submit(self._write, picture))
         while len(self._waiting) > self._limit:
             self._waiting.popleft().result()
 
     def _write(self, picture: Picture) -> None:
         path = output_path(self.output_dir, picture.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, draw_predictions(picture.image, picture.predictions))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, draw_predictions(picture.image, picture.predictions))
+        except OSError as error:
+            raise JobError(f"cannot write {path}: {error.strerror}; then go on with --skip_existing") from error
 
     def __enter__(self) -> "PictureWriter":
         return self

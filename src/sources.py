@@ -135,12 +135,16 @@ def describe_source(camera: str) -> tuple[str, str, bool]:
 
 
 def _open_capture(camera: str) -> cv2.VideoCapture:
-    if camera.isdecimal():
-        return cv2.VideoCapture(int(camera))
-    if "://" not in camera:
-        return cv2.VideoCapture(camera)
-    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT]
-    return cv2.VideoCapture(camera, cv2.CAP_FFMPEG, timeouts)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # each backend complains about a miss
+    try:
+        if camera.isdecimal():
+            return cv2.VideoCapture(int(camera))
+        if "://" not in camera:
+            return cv2.VideoCapture(camera)
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT]
+        return cv2.VideoCapture(camera, cv2.CAP_FFMPEG, timeouts)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _no_source(name: str, camera: str) -> str:

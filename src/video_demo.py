@@ -39,10 +39,10 @@ def run_video_to_files(
     """Writes the annotated video with the source's frame rate, and the predictions of every frame beside it.
 
     Faces are followed and their values smoothed as in the window. A camera is recorded until Ctrl-C, which leaves
-    complete files and is passed on.
+    complete files and is passed on; a video file that is not done to its end leaves `NAME.partial.mp4`.
 
     Args:
-        skip_existing: Do nothing if the annotated video is there; half-done ones never are.
+        skip_existing: Do nothing if the annotated video is there.
 
     Raises:
         UserError: the video itself lies where the annotated one would go.
@@ -55,8 +55,9 @@ def run_video_to_files(
     if skip_existing and path.exists():
         return VideoSummary(done_before=True)
     summary, tracker = VideoSummary(), Tracker()
+    stopped_path = path if source.live else path.with_suffix(".partial.mp4")
     frames = ((str(number), image) for number, image in source.frames())
-    with PredictionFiles(output_dir, with_json) as files, VideoFile(path, source.rate) as video:
+    with PredictionFiles(output_dir, with_json) as files, VideoFile(path, source.rate, stopped_path) as video:
         pictures = predictor.predict_pictures(frames, lambda image: image)
         for picture in tqdm(pictures, total=source.count, unit="frame", disable=None):
             predictions = tracker.update(picture.predictions)
