@@ -67,7 +67,7 @@ class AgeGenderEstimator:
         parts = []
         if "val_pred_age_mae" in metrics:
             parts.append(f"age off by {metrics['val_pred_age_mae']:.2f} years on average")
-        if "val_pred_gender_accuracy" in metrics:
+        if metrics.get("val_pred_gender_accuracy"):  # 0 where no picture had a gender
             parts.append(f"gender right in {metrics['val_pred_gender_accuracy']:.1%}")
         return f"{', '.join(parts)} of its validation pictures" if parts else "its error is not known"
 
