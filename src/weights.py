@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import h5py
 
 from src import published
-from src.cli import UserError
+from src.cli import ROOT, UserError
 from src.published import BUNDLED, bundled
 from src.weights_data import open_weight_file
+from src.weights_guard import rehearse
 from src.weights_info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
 
 __all__ = ["BUNDLED", "WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"]
@@ -94,6 +95,14 @@ def library_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
 
 
+def resolve(weight_file: str | Path) -> Path:
+    """The path of a weight file that can safely be read; see `published.resolve` and `weights_guard.rehearse`."""
+    path = published.resolve(weight_file)
+    if path.parent.resolve() != ROOT / "pretrained_models" or path.name != BUNDLED:
+        rehearse(path)
+    return path
+
+
 def identify(weight_file: str | Path) -> WeightsInfo:
     """Says which network a weight file is for, without building it and without importing Keras.
 
@@ -108,7 +117,12 @@ def identify(weight_file: str | Path) -> WeightsInfo:
         UserError: No weight file, or of a network that cannot be told.
         JobError: A download failed.
     """
-    path = published.resolve(weight_file)
+    path = resolve(weight_file)
+    return identify_path(path)
+
+
+def identify_path(path: Path) -> WeightsInfo:
+    """`identify` for a file that `weights_guard.rehearse` has read before."""
     with open_weight_file(path) as file:
         file.refuse_code()
         text = file.text(ATTRIBUTE)
@@ -169,8 +183,8 @@ def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
         UserError: See `identify`; or the numbers do not fit the network.
         JobError: A download failed.
     """
-    path = published.resolve(weight_file)
-    info = identify(path)
+    path = resolve(weight_file)
+    info = identify_path(path)
 
     from src.factory import get_model
     from src.weights_fill import fill, without_scaling
@@ -193,7 +207,7 @@ def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
     """
     from src.weights_fill import fill
 
-    fill(model, published.resolve(weight_file))
+    fill(model, resolve(weight_file))
 
 
 @contextmanager

@@ -32,8 +32,8 @@ from src.cli import UserError
 MAX_TEXT = 8 * 2**20
 """Bytes of one attribute or JSON text; the largest network of `keras.applications` describes itself in about 1.5 MB."""
 MAX_LAYERS = 10_000
-MAX_ZIP_EXPANSION = 4
-"""Keras stores the members of its archives as they are; numbers hardly compress."""
+MAX_EXPANSION = 4
+"""Times that packed numbers may grow when they are read. Keras does not pack them, and numbers hardly shrink."""
 SCALING_PREFIX = "scale_"
 """How the names of the scaling layers of `backbones` begin."""
 SAFE_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32))
@@ -230,7 +230,7 @@ def starts_as_zip(path: Path) -> bool:
 
 def unzip(path: Path, folder: Path) -> tuple[Path, str]:
     """Unpacks the HDF5 file of a `.keras` archive into a folder and reads its description."""
-    limit = MAX_ZIP_EXPANSION * path.stat().st_size
+    limit = MAX_EXPANSION * path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         with archive.open("config.json") as stream:
             text = stream.read(MAX_TEXT + 1)
@@ -308,23 +308,31 @@ def member(group: h5py.Group, name: str, kind: type) -> Any:
     return current
 
 
+def check_array(dataset: h5py.Dataset) -> None:
+    """Raises `ValueError` unless an array holds plain numbers of its own, about as many as the file has room for."""
+    if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
+        raise ValueError(f"expected numbers in {dataset.name}, received {dataset.dtype!s:.40}")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"the numbers of {dataset.name} lie in another file")
+    properties = dataset.id.get_create_plist()
+    if not all(properties.get_filter(i)[0] in SAFE_FILTERS for i in range(properties.get_nfilters())):
+        raise ValueError(f"the numbers of {dataset.name} are packed by an unknown filter")
+    room = max(2**20, MAX_EXPANSION * dataset.id.get_storage_size())
+    if dataset.nbytes > room:
+        raise ValueError(f"{dataset.name} declares {dataset.nbytes} bytes and holds {dataset.id.get_storage_size()}")
+    if dataset.chunks and math.prod(dataset.chunks) > max(2**20, 2 * dataset.size):
+        raise ValueError(f"the numbers of {dataset.name} are packed in pieces of shape {dataset.chunks}")
+
+
 def read_array(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Numbers of a dataset whose shape must be `shape`; checked before anything is read.
 
     Raises:
-        ValueError: Other numbers than declared, kept elsewhere or in an unusual way, or not finite.
+        ValueError: Other numbers than expected, see also `check_array`; or not finite.
     """
     if dataset.shape != shape:
         raise ValueError(f"expected an array of shape {shape}, received {dataset.shape}")
-    if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
-        raise ValueError(f"expected numbers, received {dataset.dtype!s:.40}")
-    if dataset.external or dataset.is_virtual:
-        raise ValueError("its numbers lie in another file")
-    properties = dataset.id.get_create_plist()
-    if not all(properties.get_filter(i)[0] in SAFE_FILTERS for i in range(properties.get_nfilters())):
-        raise ValueError("its numbers are packed by an unknown filter")
-    if dataset.chunks and math.prod(dataset.chunks) > max(2**20, 2 * math.prod(shape)):
-        raise ValueError(f"its numbers are packed in pieces of shape {dataset.chunks}")
+    check_array(dataset)
     with np.errstate(over="ignore"):  # what is too large for the type becomes infinite and is refused below
         values = np.asarray(dataset[()]).astype(dtype)
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -325,6 +327,28 @@ def test_archives(tmp_path, good, capsys):
     assert "model.weights.h5" in refuse(archive(path, config_json=b"{}"), capsys)
     assert "unpacks to" in refuse(archive(path, config_json=b"{}", model_h5=bytes(10**8)), capsys)
     assert "config.json of more" in refuse(archive(path, config_json=bytes(10**8), model_h5=good), capsys)
+
+
+def spoil_heap(path: Path) -> None:
+    """Puts an object of no size into the file's heap of texts, at which HDF5 1.14.6 goes round for ever."""
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 16 : heap + 32] = bytes(16)
+    path.write_bytes(content)
+
+
+def test_file_that_makes_the_library_hang(file, capsys, monkeypatch):
+    spoil_heap(file)
+    monkeypatch.setattr("src.weights_guard.SECONDS", 5.0)
+    start = time.monotonic()
+    assert "cannot be read" in refuse(file, capsys)
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a command that fails")
+def test_crash_of_the_library(file, capsys, monkeypatch):
+    monkeypatch.setattr("src.weights_guard.sys.executable", shutil.which("false"))
+    assert "ends with code 1" in refuse(file, capsys)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the most memory used")

@@ -1,0 +1,174 @@
+"""Feeds mutated weight files to the identification and says what came of it.
+
+    python benchmarks/fuzz_weights.py --seconds 60
+
+Every file must be identified or refused in one line. Batches of files are read in processes of their own, without the
+rehearsal of `weights_guard`, which would take most of the time. A file on which such a process crashes, hangs or takes
+much memory is kept and then given to the real `identify`, rehearsal and all; it is a finding unless that refuses it.
+Exits with 1 when there are findings. Linux and macOS.
+"""
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import h5py
+import numpy as np
+
+from src import weights
+from src.cli import UserError
+from src.weights_guard import read_through
+from src.weights_info import ATTRIBUTE, to_json
+
+BATCH = 100
+"""Files of a process."""
+HANGS = 10.0
+"""Seconds for a batch, which takes about one."""
+MEMORY = 2**29
+"""Bytes of address space that a batch may take beyond its start."""
+NAMES = ("MobileNetV2_32_x.hdf5", "x.hdf5", "weights.28-3.73.hdf5", "EfficientNetB0_224_x.keras", "a.weights.h5")
+
+
+def write_seeds(folder: Path) -> list[Path]:
+    """Small files of every layout that `weights_data` reads."""
+    layers = [
+        {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": [None, 32, 32, 3]}},
+        *({"class_name": "Dense", "config": {"name": f"dense_{i}"}} for i in range(8)),
+    ]
+    config = json.dumps({"class_name": "Functional", "config": {"name": "model", "layers": layers}})
+    ordered, counted, zipped = folder / "ordered.hdf5", folder / "counted.weights.h5", folder / "zipped.keras"
+    with h5py.File(ordered, "w") as file:
+        file.attrs[ATTRIBUTE] = to_json(weights.WeightsInfo("MobileNetV2", 32, 0.4, metrics={"val_age_mae": 5.0}))
+        file.attrs["model_config"] = config
+        group = file.create_group("model_weights")
+        group.attrs["layer_names"] = [layer["config"]["name"].encode() for layer in layers]
+        for layer in layers:
+            name = layer["config"]["name"]
+            group.create_group(name).attrs["weight_names"] = [f"{name}/kernel".encode()]
+            group[name].create_dataset(f"{name}/kernel", data=np.ones((8, 8), np.float32), compression="gzip")
+    with h5py.File(counted, "w") as file:
+        for i in range(8):
+            variables = file.create_group(f"layers/dense_{i}/vars" if i else "layers/dense/vars")
+            variables.attrs["name"] = f"dense_{i}"
+            variables["0"] = np.ones((8, 8), np.float32)
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.write(counted, "model.weights.h5")
+    return [ordered, counted, zipped]
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """Up to 20 of: bits flipped, bytes replaced by special ones, blocks copied, cut out, or the end cut off."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 5, 20))):
+        if not data:
+            break
+        at = rng.randrange(len(data)) if rng.random() < 0.5 else rng.randrange(min(len(data), 4096))
+        length = rng.choice((1, 2, 4, 8, 64, 512))
+        match rng.randrange(6):
+            case 0:
+                data[at] ^= 1 << rng.randrange(8)
+            case 1:
+                data[at : at + length] = rng.choice((b"\x00", b"\xff", b"\x7f", b"\x80")) * length
+            case 2:
+                data[at : at + length] = rng.randbytes(length)
+            case 3:
+                source = rng.randrange(len(data))
+                data[at : at + length] = data[source : source + length]
+            case 4:
+                del data[at : at + length]
+            case 5 if rng.random() < 0.2:
+                del data[at:]
+    return bytes(data)
+
+
+def read(path: Path) -> str:
+    """Reads a file as `identify` does, without the rehearsal; returns what came of it in one word."""
+    try:
+        read_through(path)
+        weights.identify_path(path)
+    except UserError as error:
+        return "refused" if str(error).isprintable() else "refused with control characters"
+    return "identified"
+
+
+def run_batch(folder: Path, seed: int) -> None:
+    """The work of one process: mutates, reads and prints one JSON line of counts."""
+    seeds = [path.read_bytes() for path in write_seeds(folder)]
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    outcomes: Counter[str] = Counter()
+    for number in range(BATCH):
+        rng = random.Random(f"{seed}-{number}")
+        path = folder / rng.choice(NAMES)
+        path.write_bytes(mutate(rng.choice(seeds), rng))
+        outcomes[read(path)] += 1
+        path.unlink()
+    print(json.dumps(outcomes))
+
+
+def fuzz(seconds: float, seed: int, keep: Path) -> tuple[Counter[str], list[str]]:
+    """Runs batches for that long and returns counts of outcomes and descriptions of findings."""
+    outcomes: Counter[str] = Counter()
+    findings = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--batch", folder, "--seed", str(seed)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
+                problem = f"ends with code {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""
+            except subprocess.TimeoutExpired:
+                problem = "hangs"
+            if not problem:
+                outcomes.update(json.loads(done.stdout))
+            for path in [path for path in Path(folder).iterdir() if path.name in NAMES]:
+                outcomes[f"unguarded reading {problem[:40]}"] += 1
+                keep.mkdir(parents=True, exist_ok=True)
+                kept = keep / f"{seed}-{path.name}"
+                kept.write_bytes(path.read_bytes())
+                if guarded(kept) != "refused":
+                    findings.append(f"{kept}: unguarded reading {problem}, and it is not refused")
+        seed += 1
+    findings += [f"{count} x {kind}" for kind, count in outcomes.items() if "control" in kind]
+    return outcomes, findings
+
+
+def guarded(path: Path) -> str:
+    """What the real `identify` makes of a file on which unguarded reading failed."""
+    try:
+        weights.identify(path)
+    except UserError as error:
+        print(f"{path}: {error}")
+        return "refused"
+    return "identified"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first batch (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for files that crashed")
+    parser.add_argument("--batch", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.batch:
+        run_batch(args.batch, args.seed)
+        return 0
+    outcomes, findings = fuzz(args.seconds, args.seed, args.keep)
+    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()) if count))
+    print("\n".join(findings) or "no findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
