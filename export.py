@@ -1,0 +1,33 @@
+"""Writes a network for another runtime and checks its answers there.
+
+python export.py --weight_file WEIGHTS --format onnx -o age_gender.onnx
+python export.py --weight_file WEIGHTS --format litert -o age_gender.tflite
+python export.py --weight_file WEIGHTS --format openvino -o age_gender.xml
+python export.py --weight_file WEIGHTS --format saved_model -o age_gender
+
+The runtimes are optional: pip install -r requirements-export.txt
+"""
+
+import argparse
+from pathlib import Path
+
+from src import cli
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weight_file", help="a weight file, or the name of a published one (default: the bundled)")
+    parser.add_argument("--format", required=True, choices=("onnx", "litert", "openvino", "saved_model"))
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write; a folder for saved_model")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from src import exporting, weights
+
+    print(exporting.export(args.weight_file or weights.bundled(), args.format, args.output))
+
+
+if __name__ == "__main__":
+    cli.run(main)
