@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ SMALLEST_TEXT = 12
 """Least height of a label's text, pixels, where the picture has room for it."""
 LARGEST_WINDOW = (1280, 720)
 """Width and height in pixels of screen that the window takes at most by itself."""
+REPAINTS = (0.3, 1.5)
+"""Seconds after which a picture is painted again: Qt now and then leaves a new window black."""
 QUIT_KEYS = (27, ord("q"), ord("Q"))
 LEAST_ROOM = 2**24
 """Bytes that must be free on a disk for a video to go on: enough to complete the file."""
@@ -45,7 +48,7 @@ def draw_predictions(image: np.ndarray, predictions: Sequence[Prediction]) -> np
     line = max(round(max(image.shape[:2]) / 400), 1)
     for prediction in predictions:
         left, top, right, bottom = prediction.box
-        for colour, width in ((WHITE, line + 2), (COLOURS[prediction.gender], line)):
+        for colour, width in ((WHITE, line + 2 * max(line // 3, 1)), (COLOURS[prediction.gender], line)):
             cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, width)
     taken = [prediction.box for prediction in predictions]
     for prediction in predictions:
@@ -108,6 +111,8 @@ class Window:
     def __init__(self, title: str = "Age and gender"):
         self.title = title
         self._shape: tuple[int, ...] = ()
+        self._frame: np.ndarray | None = None
+        self._repaints: list[float] = []
 
     def show(self, image: np.ndarray) -> None:
         """Shows an RGB picture; the window takes the shape of the picture, at most `LARGEST_WINDOW`."""
@@ -118,7 +123,9 @@ class Window:
             height, width = image.shape[:2]
             scale = min(LARGEST_WINDOW[0] / width, LARGEST_WINDOW[1] / height, 1)
             cv2.resizeWindow(self.title, max(round(width * scale), 1), max(round(height * scale), 1))
-        cv2.imshow(self.title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        cv2.imshow(self.title, self._frame)
+        self._repaints = [time.monotonic() + delay for delay in REPAINTS]
 
     def key(self, milliseconds: int) -> str | None:
         """Waits for a key and handles the window's events; None when no key was pressed in this time.
@@ -128,6 +135,9 @@ class Window:
         """
         if not self._shape:  # nothing was shown yet
             return None
+        if self._repaints and time.monotonic() > self._repaints[0]:
+            self._repaints.pop(0)
+            cv2.imshow(self.title, self._frame)
         code = cv2.waitKey(max(milliseconds, 1))
         if code & 0xFF in QUIT_KEYS or self._is_closed():
             return "quit"
@@ -163,7 +173,8 @@ def check_display() -> None:
 class VideoFile:
     """Writes RGB frames into an MP4 file, which appears under its name when it is complete.
 
-    OpenCV reports no fault when it cannot write, so the room on the disk is watched and the result is checked.
+    OpenCV reports no fault when it cannot write, so the room on the disk is watched and the result is checked. The
+    codec cuts odd sides by one pixel.
 
     Args:
         path: Ends in `.mp4`; its folder exists.

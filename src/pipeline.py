@@ -73,19 +73,24 @@ class Predictor:
             batch_size: So many faces or pictures are waited for before the estimator is called.
 
         Yields:
-            One `Picture` for each item, in the order of the items.
+            One `Picture` for each item, in the order of the items. When `items` raises, those before come first.
         """
         workers = workers or os.cpu_count() or 1
-        items = iter(items)
+        items, fault = iter(items), None
         futures: deque[Future[Picture]] = deque()
         pool = ThreadPoolExecutor(workers)
 
         def read_ahead() -> None:
+            nonlocal items, fault
             while len(futures) < workers or (len(futures) < 4 * workers and _finished_bytes(futures) < MEMORY):
                 try:
-                    futures.append(pool.submit(self._find, *next(items), read))
+                    item = next(items)
                 except StopIteration:
                     return
+                except BaseException as error:  # a camera that is gone, Ctrl-C
+                    items, fault = iter(()), error
+                    return
+                futures.append(pool.submit(self._find, *item, read))
 
         try:
             read_ahead()
@@ -98,6 +103,8 @@ class Predictor:
                     self._estimate(waiting)
                     yield from waiting
                     waiting = []
+            if fault:
+                raise fault
         finally:
             pool.shutdown(cancel_futures=True)
 

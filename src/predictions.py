@@ -1,10 +1,11 @@
 """What the demo says about a picture, and the files it says it in: `predictions.csv` and `predictions.jsonl`."""
 
 import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from src.images import Box
 
@@ -39,23 +40,18 @@ class PredictionFiles:
     """
 
     def __init__(self, folder: Path, with_json: bool = False, keep: frozenset[str] = frozenset()):
-        self._csv_path, self._json_path = folder / CSV_NAME, folder / JSON_NAME
-        rows = _read_rows(self._csv_path, keep)
-        lines = _read_lines(self._json_path, keep) if with_json else []
-        self._csv_file = self._csv_path.open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._csv_file, lineterminator="\n")
-        self._csv.writerows([CSV_HEADER, *rows])
-        self._json_file = self._json_path.open("w", encoding="utf-8", newline="\n") if with_json else None
-        if self._json_file:
-            self._json_file.writelines(lines)
-        self._flush()
+        rows = _read_rows(folder / CSV_NAME, keep)
+        lines = _read_lines(folder / JSON_NAME, keep) if with_json else []
+        self._csv_file = _begin(folder / CSV_NAME, _csv_text([CSV_HEADER, *rows]))
+        self._json_file = _begin(folder / JSON_NAME, "".join(lines)) if with_json else None
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
         """Adds the faces of one picture, named as its path below the folder or as the frame's number."""
-        self._csv.writerows(csv_row(image, prediction) for prediction in predictions)
+        self._csv_file.write(_csv_text(csv_row(image, prediction) for prediction in predictions))
+        self._csv_file.flush()
         if self._json_file:
             self._json_file.write(json_line(image, predictions))
-        self._flush()
+            self._json_file.flush()
 
     def close(self) -> None:
         self._csv_file.close()
@@ -67,11 +63,6 @@ class PredictionFiles:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _flush(self) -> None:
-        self._csv_file.flush()
-        if self._json_file:
-            self._json_file.flush()
 
 
 def csv_row(image: str, prediction: Prediction) -> tuple:
@@ -97,6 +88,20 @@ def json_line(image: str, predictions: Sequence[Prediction]) -> str:
         for prediction in predictions
     ]
     return json.dumps({"image": image, "faces": faces}, ensure_ascii=False) + "\n"
+
+
+def _csv_text(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _begin(path: Path, text: str) -> TextIO:
+    """Replaces the file as a whole, so that no row of an earlier run is lost, and opens it for more."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)
+    return path.open("a", encoding="utf-8", newline="\n")
 
 
 def _read_rows(path: Path, keep: frozenset[str]) -> list[list[str]]:

@@ -1,0 +1,230 @@
+"""`demo.py` as a user runs it, and what `run_demo` checks and says."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from fake_estimator import FakeEstimator
+from script_runs import error_line, run_help, run_script, write_weights
+from virtual_screen import needs_screen, virtual_screen, wait_for
+
+from src import demo
+from src.cli import ROOT, JobError, UserError
+from src.demo import choose_margin, prepare_output, run_demo
+from src.display import COLOURS
+from src.images import read_image, write_image
+
+SAMPLES = ROOT / "samples"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return write_weights(tmp_path_factory.mktemp("weights") / "tiny.hdf5", margin=0.4)
+
+
+@pytest.fixture
+def fake_model(monkeypatch):
+    """`run_demo` gets an estimator that needs no weights."""
+    estimator = FakeEstimator()
+    estimator.margin = estimator.info.margin
+    monkeypatch.setattr(demo, "load_estimator", lambda weight_file: estimator)
+    return estimator
+
+
+def write_talk(path, frames=40):
+    """A video of 30 frames a second in which Grace Hopper moves."""
+    image = read_image(SAMPLES / "grace_hopper.jpg")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (480, 480))
+    for number in range(frames):
+        x = round(16 + 16 * np.sin(number / 10))
+        writer.write(np.ascontiguousarray(image[60:540, x : x + 480, ::-1]))
+    writer.release()
+    return path
+
+
+def test_help_answers_without_heavy_imports():
+    result = run_help("demo.py")
+    assert result.returncode == 0, result.stderr
+    for option in [
+        "--image_dir",
+        "--camera",
+        "--output_dir",
+        "--weight_file",
+        "--margin",
+        "--json",
+        "--skip_existing",
+        "--upsample",
+    ]:
+        assert option in result.stdout
+
+
+@pytest.mark.slow
+def test_samples_into_files(weights, tmp_path):
+    out = tmp_path / "new" / "out"
+    options = ["--image_dir", SAMPLES, "--output_dir", out, "--weight_file", weights, "--json"]
+    result = run_script("demo.py", *options)
+    assert result.returncode == 0, result.stderr
+    assert "tiny.hdf5: MobileNetV2, 32 pixels, margin 0.4, trained on noise; age off by 7.25 years" in result.stdout
+    assert f"2 face(s) in 2 picture(s); results in {out}" in result.stdout
+    with (out / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["astronaut.png", "grace_hopper.jpg"]
+    assert list(rows[0]) == ["image", "left", "top", "right", "bottom", "age", "gender", "male_probability"]
+    left, top, right, bottom = (int(rows[1][edge]) for edge in ("left", "top", "right", "bottom"))
+    assert left < 270 < right  # Grace Hopper's nose
+    assert top < 250 < bottom
+
+    from src.estimator import AgeGenderEstimator
+    from src.images import crop_box
+
+    image = read_image(SAMPLES / "grace_hopper.jpg")
+    ages, males = AgeGenderEstimator.load(weights).predict([crop_box(image, (left, top, right, bottom), 0.4)])
+    assert float(rows[1]["age"]) == pytest.approx(ages[0], abs=0.01)
+    assert float(rows[1]["male_probability"]) == pytest.approx(males[0], abs=0.001)
+    assert rows[1]["gender"] == ("M" if males[0] >= 0.5 else "F")
+
+
+@pytest.mark.slow
+def test_video_into_files(weights, tmp_path):
+    talk = write_talk(tmp_path / "talk.avi")
+    result = run_script("demo.py", "--camera", talk, "--output_dir", tmp_path / "out", "--weight_file", weights)
+    assert result.returncode == 0, result.stderr
+    assert "faces in 40 of 40 frames" in result.stdout
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "talk.mp4"))
+    assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (30, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image_dir", "missing"], "expected a folder of pictures, received missing"),
+        (["--camera", "missing.mp4"], "received missing.mp4"),
+        (["--image_dir", SAMPLES, "--output_dir", SAMPLES], "other than --image_dir"),
+        (["--image_dir", SAMPLES, "--margin", "-0.1"], "between 0 and 2, received -0.1"),
+        (["--image_dir", SAMPLES, "--margin", "40"], "between 0 and 2, received 40"),
+        (["--image_dir", SAMPLES, "--json"], "expected --output_dir"),
+        (["--image_dir", SAMPLES, "--output_dir", "{out}", "--weight_file", "missing.hdf5"], "missing.hdf5"),
+    ],
+)
+def test_impossible_wishes_are_one_line(tmp_path, options, message):
+    result = run_script("demo.py", *(str(option).format(out=tmp_path / "out") for option in options))
+    assert result.returncode == 2
+    assert message in error_line(result)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a screen")
+def test_no_screen_names_output_dir(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    result = run_script("demo.py", "--image_dir", SAMPLES)
+    assert result.returncode == 2
+    assert "--output_dir" in error_line(result)
+
+
+def test_margin_of_the_weights_unless_another_is_asked_for(capsys):
+    assert choose_margin(None, 0.4) == 0.4
+    assert choose_margin(0.4, 0.4) == 0.4
+    assert capsys.readouterr().err == ""
+    assert choose_margin(0.0, 0.4) == 0.0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: these weights were trained with margin 0.4; with 0 ")
+
+
+@pytest.mark.parametrize("margin", [-0.01, 2.01, float("nan"), float("inf")])
+def test_absurd_margins(margin):
+    with pytest.raises(UserError, match="--margin"):
+        run_demo(image_dir=SAMPLES, margin=margin)
+
+
+def test_margin_reaches_the_crop(fake_model, tmp_path):
+    sizes = []
+    predict = fake_model.predict
+
+    def note_sizes(faces):
+        sizes.extend(face.shape[:2] for face in faces)
+        return predict(faces)
+
+    fake_model.predict = note_sizes
+    for margin in (None, 0.0):
+        run_demo(image_dir=SAMPLES, output_dir=tmp_path, margin=margin)
+    (wide, _), (plain, _) = sizes[0], sizes[2]
+    assert wide == pytest.approx(1.8 * plain, rel=0.1)
+
+
+def test_detector_options_reach_the_detector(fake_model, tmp_path, capsys):
+    run_demo(image_dir=SAMPLES, output_dir=tmp_path, threshold=5.0, upsample=0, max_side=320)
+    assert "no face in any picture" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--max_side"):
+        run_demo(image_dir=SAMPLES, output_dir=tmp_path, max_side=10)
+
+
+def test_output_folder(tmp_path):
+    prepare_output(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="expected a folder"):
+        prepare_output(tmp_path / "file")
+    with pytest.raises(JobError, match="cannot write into"):
+        prepare_output(tmp_path / "file" / "b")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user whom permissions stop")
+def test_output_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(JobError, match="Permission denied"):
+        prepare_output(tmp_path / "out")
+
+
+def has_label(shot):
+    return any((shot == colour).all(axis=2).sum() > 50 for colour in COLOURS.values())
+
+
+@needs_screen
+@pytest.mark.slow
+def test_folder_in_the_window(weights, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, name in enumerate(["a.png", "b.png", "c.png"]):
+        write_image(folder / name, np.roll(read_image(SAMPLES / "grace_hopper.jpg"), number, axis=2))
+    with (
+        virtual_screen(tmp_path) as screen,
+        start(screen, tmp_path, "--image_dir", folder, "--weight_file", weights) as run,
+    ):
+        shots = [screen.wait_for_picture(has_label)]
+        for key in ("n", "space"):
+            screen.press(key)
+            shots.append(screen.wait_for_picture(lambda shot: has_label(shot) and (shot != shots[-1]).any()))
+        screen.press("Escape")
+        output, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert "3 face(s) in 3 picture(s)" in output
+
+
+@needs_screen
+@pytest.mark.slow
+def test_video_as_camera_in_the_window(weights, tmp_path):
+    talk = write_talk(tmp_path / "talk.avi", frames=3000)
+    options = ["--camera", talk, "--weight_file", weights]
+    with virtual_screen(tmp_path) as screen, start(screen, tmp_path, options) as run:
+        screen.wait_for_picture(has_label)
+        screen.press("s")
+        (saved,) = wait_for(lambda: list(tmp_path.glob("demo_*.png")))
+        screen.press("space")
+        wait_for(lambda: [True] if (screen.picture() == screen.picture()).all() else [])
+        screen.press("space")
+        wait_for(lambda: [True] if (screen.picture() != screen.picture()).any() else [])
+        screen.close_window()
+        output, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert "frames shown" in output
+    assert has_label(read_image(saved))
+
+
+def start(screen, folder, options):
+    command = [sys.executable, str(ROOT / "demo.py"), *map(str, options)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=screen.environment, cwd=folder, **pipes)
