@@ -5,6 +5,8 @@ male) and `pred_age (batch, 101)`, in this order, whatever conventions the weigh
 """
 
 import importlib.util
+import logging
+import math
 import os
 import tempfile
 import warnings
@@ -111,7 +113,7 @@ def export(weight_file: str | Path, format_name: str, output: str | Path) -> str
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
-        differences = compare(expected, form.run(written, images))
+        differences = compare(expected, run(form, written, images))
         put_in_place(written, output)
     return (
         f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, faces cut with "
@@ -172,33 +174,55 @@ def normalised_answers(model: "keras.Model", info: WeightsInfo, images: np.ndarr
 
 
 def plain_network(model: "keras.Model", info: WeightsInfo) -> "keras.Model":
-    """The network in operations that every exporter understands, for RGB, gender as female, male.
-
-    Two kinds of layers of Keras 3.15 get lost on the way: the constants of `Normalization` become inputs in ONNX, and
-    the results inside of `silu` (which has a gradient of its own in TensorFlow) become outputs in OpenVINO.
-    """
+    """The network in operations that every exporter understands, for RGB, gender as female, male."""
     import keras
 
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if isinstance(layer, keras.layers.Normalization):
-            return as_rescaling(layer)
-        copy = layer.__class__.from_config(layer.get_config())
-        if getattr(layer, "activation", None) is keras.activations.silu:
-            copy.activation = plain_silu
-        return copy
-
-    network = keras.models.clone_model(model, clone_function=clone)
-    weighted = [layer for layer in model.layers if not isinstance(layer, keras.layers.Normalization)]
-    for layer in weighted:
-        if layer.weights:
-            network.get_layer(layer.name).set_weights(layer.get_weights())
+    network = keras.models.clone_model(model, clone_function=plain_layer)
+    for layer in model.layers:
+        copy = network.get_layer(layer.name)
+        values = layer.get_weights() if copy.weights else []
+        if is_depthwise(layer):
+            values[0] = np.swapaxes(values[0], 2, 3)  # (height, width, 1, channels) -> (height, width, channels, 1)
+        copy.set_weights(values)
     inputs = keras.Input(model.inputs[0].shape[1:], name="image")
     gender, age = network(keras.ops.flip(inputs, axis=-1) if info.colour == "BGR" else inputs)
     if info.gender_order != GENDERS:
         gender = keras.ops.flip(gender, axis=-1)
     plain = keras.Model(inputs, [gender, age])
-    plain(np.zeros((1, *plain.inputs[0].shape[1:]), np.float32))  # ONNX wants one that has been called
+    plain(np.zeros((1, *inputs.shape[1:]), np.float32))  # ONNX wants one that has been called
     return plain
+
+
+def plain_layer(layer: "keras.Layer") -> "keras.Layer":
+    """A copy of a layer, without its weights, that every exporter understands.
+
+    What Keras 3.15 on TensorFlow loses on the way: to ONNX the constants of `Normalization`, which become inputs,
+    convolutions of a group per channel, and `gelu`; to OpenVINO the results inside of `silu`, which become outputs.
+    """
+    import keras
+
+    if isinstance(layer, keras.layers.Normalization):
+        return as_rescaling(layer)
+    if is_depthwise(layer):
+        keys = ("name", "kernel_size", "strides", "padding", "use_bias")
+        return keras.layers.DepthwiseConv2D(**{key: layer.get_config()[key] for key in keys})
+    copy = layer.__class__.from_config(layer.get_config())
+    if getattr(layer, "activation", None) is keras.activations.silu:
+        copy.activation = plain_silu
+    if getattr(layer, "activation", None) is keras.activations.gelu:
+        copy.activation = plain_gelu
+    return copy
+
+
+def is_depthwise(layer: "keras.Layer") -> bool:
+    """Whether a layer is a convolution with a group of its own for every channel (ConvNeXt), without an activation."""
+    import keras
+
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.groups == layer.filters > 1
+        and layer.activation is keras.activations.linear
+    )
 
 
 def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling":
@@ -213,10 +237,17 @@ def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling
 
 
 def plain_silu(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """`x * sigmoid(x)` without a gradient of its own."""
+    """`x * sigmoid(x)`, in two operations."""
     import keras
 
     return x * keras.ops.sigmoid(x)
+
+
+def plain_gelu(x: "keras.KerasTensor") -> "keras.KerasTensor":
+    """Gelu by the error function, not its complement."""
+    import keras
+
+    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
 def write(network: "keras.Model", form: Format, path: Path) -> None:
@@ -229,12 +260,26 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and the like
+            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # a line for every operation it cannot write
             network.export(str(path), format=form.keras_name, verbose=False)
     except OSError:
         raise
     except Exception as error:  # four exporters of four projects
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise JobError(f"Keras' export to {form.keras_name} failed: {reason}") from error
+
+
+def run(form: Format, path: Path, images: np.ndarray) -> Answers:
+    """Answers of an exported network in its runtime.
+
+    Raises:
+        JobError: The runtime does not take the network.
+    """
+    try:
+        return form.run(path, images)
+    except Exception as error:  # four runtimes of four projects
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise JobError(f"{form.keras_name}: the runtime refuses the exported network, not kept: {reason}") from error
 
 
 def compare(expected: Answers, received: Answers) -> tuple[float, float]:
