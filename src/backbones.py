@@ -190,6 +190,13 @@ def _set_normalization(network: keras.Model, mean: np.ndarray, variance: np.ndar
     layer.finalize_state()
 
 
+def finalize_normalization(model: keras.Model) -> None:
+    """After a model's variables were set: EfficientNet's normalisation computes with a copy of its own."""
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()
+
+
 def wide_resnet(inputs: keras.KerasTensor, depth: int = 16, width: int = 8) -> keras.KerasTensor:
     """WideResNet (Zagoruyko & Komodakis, arXiv 1605.07146) on raw values 0..255, without biases.
 

@@ -1,5 +1,7 @@
 """The one module that touches a backend, for what Keras does not wrap."""
 
+import contextlib
+import functools
 from collections.abc import Callable
 
 import keras
@@ -70,3 +72,171 @@ def sync_state(model: keras.Model) -> None:
     """Brings the model's variables up to the last step; JAX trains on copies of them."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def sixteen_bit_type() -> str:
+    """The 16-bit type that the device computes fast: "float16" on GPUs older than NVIDIA's Ampere, else "bfloat16".
+
+    bfloat16 has the range of float32; float16 has not, so Keras scales the loss there.
+    """
+    capability = {"tensorflow": _capability_tensorflow, "jax": _capability_jax, "torch": _capability_torch}
+    return "float16" if capability[keras.backend.backend()]() < (8, 0) else "bfloat16"
+
+
+_NO_GPU = (99, 0)
+
+
+def _capability_tensorflow() -> tuple[int, int]:
+    """NVIDIA's compute capability of the first GPU; `_NO_GPU` for anything else."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", _NO_GPU) if gpus else _NO_GPU
+
+
+def _capability_jax() -> tuple[int, int]:
+    import jax
+
+    capability = getattr(jax.local_devices()[0], "compute_capability", None)  # "9.0"; other devices have none
+    return tuple(map(int, capability.split("."))) if capability else _NO_GPU
+
+
+def _capability_torch() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else _NO_GPU
+
+
+class MovingAverage:
+    """Moves averages towards the weights of a model in training, one compiled call a step, without waiting for it.
+
+    Args:
+        model: In training.
+        weights: Those of its variables that are averaged.
+        averages: Variables of the same shapes; between `sync` and the next `step` they hold the averages.
+    """
+
+    def __init__(self, model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]):
+        self._model, self._weights, self._averages = model, weights, averages
+
+    def step(self, decay: float) -> None:
+        """`average = decay * average + (1 - decay) * weight` for all of them."""
+        raise NotImplementedError
+
+    def sync(self) -> None:
+        """Brings the variables of the averages up to the last step."""
+
+
+def moving_average(model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]) -> MovingAverage:
+    """The `MovingAverage` of the backend."""
+    kinds = {"tensorflow": _AverageTensorflow, "jax": _AverageJax, "torch": _AverageTorch}
+    return kinds[keras.backend.backend()](model, weights, averages)
+
+
+class _AverageTensorflow(MovingAverage):
+    def __init__(self, model, weights, averages):
+        super().__init__(model, weights, averages)
+        import tensorflow as tf
+
+        @tf.function(jit_compile=self._model.jit_compile)
+        def move(share):
+            for average, weight in zip(self._averages, self._weights, strict=True):
+                average.assign(average.value + share * (weight.value - average.value))
+
+        self._move = lambda decay: move(tf.constant(1 - decay, tf.float32))
+
+    def step(self, decay):
+        self._move(decay)
+
+
+class _AverageTorch(MovingAverage):
+    def step(self, decay):
+        import torch
+
+        with torch.no_grad():
+            averages, weights = ([variable.value for variable in part] for part in (self._averages, self._weights))
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+class _AverageJax(MovingAverage):
+    """Keeps the averages as plain arrays from the first step to `sync`, as Keras' trainer does with the weights."""
+
+    def __init__(self, model, weights, averages):
+        super().__init__(model, weights, averages)
+        import jax
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def move(averages, weights, share):
+            return [average + share * (weight - average) for average, weight in zip(averages, weights, strict=True)]
+
+        self._move = move
+        self._arrays = None
+        trainable, non_trainable = (
+            {id(variable): place for place, variable in enumerate(variables)}
+            for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
+        )
+        self._places = [
+            ("trainable_variables", trainable[id(weight)])
+            if id(weight) in trainable
+            else ("non_trainable_variables", non_trainable[id(weight)])
+            for weight in self._weights
+        ]
+
+    def step(self, decay):
+        if self._arrays is None:
+            self._arrays = [average.value for average in self._averages]
+        state = getattr(self._model, "_jax_state", None)  # what a step has left; the variables are empty meanwhile
+        values = [state[kind][place] for kind, place in self._places] if state else [w.value for w in self._weights]
+        self._arrays = self._move(self._arrays, values, np.float32(1 - decay))
+
+    def sync(self):
+        if self._arrays is not None:
+            for average, value in zip(self._averages, self._arrays, strict=True):
+                average.assign(value)
+            self._arrays = None
+
+
+# --------------------------------------------------------------------------------------- several devices and processes
+
+
+def device_names() -> list[str]:
+    """The devices that TensorFlow or torch can train on: all GPUs, or the CPU (TensorFlow may know several)."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return ["cuda:0" if torch.cuda.is_available() else "cpu"]
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+def mirrored_scope(devices: list[str]) -> contextlib.AbstractContextManager:
+    """TensorFlow's MirroredStrategy; a model that is made and trained within it uses all devices."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices).scope()
+
+
+def local_device_count() -> int:
+    """JAX's devices that this process owns."""
+    import jax
+
+    return jax.local_device_count()
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """The arrays of all processes (JAX), which have one shape: `(processes, ...)`."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(array)
+
+
+def broadcast(array: np.ndarray) -> np.ndarray:
+    """The array of process 0 (JAX); those of the others have its shape and type."""
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(array)

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from src import weights
-from src.backend import sync_state
+from src import backbones, weights
+from src.backend import moving_average, sync_state
 from src.cli import JobError, UserError
+from src.distribution import ALONE, Group
 from src.weights import WeightsInfo
 
 MONITOR = "val_loss"
@@ -45,12 +46,22 @@ class RunState:
 
 
 class ResumeFile:
-    """All variables of a training between two epochs, in one `.npz` file that is replaced whole."""
+    """All variables of a training between two epochs, in one `.npz` file that is replaced whole.
 
-    def __init__(self, path: Path, model: keras.Model, average: "WeightAverage | None" = None):
+    Of several processes the first alone writes and reads it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: keras.Model | None,
+        average: "WeightAverage | None" = None,
+        group: Group = ALONE,
+    ):
         self.path = path
         self._model = model
         self._average = average
+        self._group = group
 
     def _variables(self) -> list[keras.Variable]:
         """Weights, batch norm statistics, states of random generators, optimizer and averages, in a fixed order."""
@@ -80,8 +91,11 @@ class ResumeFile:
         Raises:
             UserError: there is no such file, or it is none of ours.
         """
+        return RunState(**json.loads(self._group.text_from_first(self._read_json)))
+
+    def _read_json(self) -> str:
         with self._open() as file:
-            return RunState(**json.loads(str(file["state"])))
+            return str(file["state"])
 
     def load_variables(self) -> None:
         """Sets all variables of the model, its optimizer and the averages.
@@ -90,15 +104,21 @@ class ResumeFile:
             UserError: the file was written by another network or optimizer.
         """
         variables = self._variables()
+        now = [_to_numpy(variable) for variable in variables]
+        arrays = self._group.arrays_from_first(lambda: self._read_arrays([array.shape for array in now]), now)
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        backbones.finalize_normalization(self._model)
+
+    def _read_arrays(self, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         with self._open() as file:
             arrays = [file[f"v{i}"] for i in range(len(file.files) - 1)]
-        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
+        if [array.shape for array in arrays] != shapes:
             raise UserError(
                 f"expected a run of the same network and optimizer in {self.path}, received another; "
                 "start anew with train.resume=false"
             )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+        return arrays
 
     @contextmanager
     def _open(self):
@@ -135,19 +155,28 @@ class WeightAverage(keras.callbacks.Callback):
         self.decay = decay
         self._weights = [w for w in model.weights if "float" in w.dtype]
         # Through numpy: on TensorFlow a variable made from a variable's value shares its memory.
-        self.shadow = [
+        self._averages = [
             keras.Variable(_to_numpy(weight), trainable=False, name=f"average_{i}")
             for i, weight in enumerate(self._weights)
         ]
+        self._moving = moving_average(model, self._weights, self._averages)
+        self._step = None
         self._applied = nullcontext()
+
+    @property
+    def shadow(self) -> list[keras.Variable]:
+        """The averages, in the order of the weights."""
+        self._moving.sync()
+        return self._averages
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves the averages towards the weights."""
-        sync_state(self.model)
-        step = int(self.model.optimizer.iterations.numpy())
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for average, weight in zip(self.shadow, self._weights, strict=True):
-            average.assign(decay * average.value + (1 - decay) * weight.value)
+        if self._step is None:  # later steps are counted: asking the optimizer is waiting for the device
+            sync_state(self.model)
+            self._step = int(_to_numpy(self.model.optimizer.iterations))
+        else:
+            self._step += 1
+        self._moving.step(min(self.decay, (1 + self._step) / (10 + self._step)))
 
     def on_test_begin(self, logs=None):
         """Validates the averages."""
@@ -165,7 +194,7 @@ class WeightAverage(keras.callbacks.Callback):
         kept = [keras.ops.copy(weight.value) for weight in self._weights]
         try:
             for weight, average in zip(self._weights, self.shadow, strict=True):
-                weight.assign(average.value)
+                weight.assign(keras.ops.copy(average.value))  # JAX's steps consume the arrays that they are given
             yield
         finally:
             for weight, value in zip(self._weights, kept, strict=True):
@@ -175,7 +204,8 @@ class WeightAverage(keras.callbacks.Callback):
 class Checkpoint(keras.callbacks.Callback):
     """At the end of an epoch: best weights, then the state to resume from, then the log and its picture.
 
-    In this order a process that is killed in between repeats at most the epoch whose state was not written.
+    In this order a process that is killed in between repeats at most the epoch whose state was not written. Of several
+    processes all decide alike, the first writes.
     """
 
     def __init__(
@@ -186,9 +216,11 @@ class Checkpoint(keras.callbacks.Callback):
         resume_file: ResumeFile,
         average: WeightAverage | None = None,
         early_stopping: int | None = None,
+        group: Group = ALONE,
     ):
         super().__init__()
         self.folder = folder
+        self._group = group
         self.info = info
         self.state = state
         self._resume_file = resume_file
@@ -210,8 +242,9 @@ class Checkpoint(keras.callbacks.Callback):
         self.state.history.append(row)
         if self.state.best_epoch == epoch + 1:
             self._save_weights(row)
-        self._resume_file.save(self.state)
-        self._write_log()
+        if self._group.is_first:
+            self._resume_file.save(self.state)
+            self._write_log()
         if self._early_stopping is not None and epoch + 1 - self.state.best_epoch >= self._early_stopping:
             print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
             self.model.stop_training = True
@@ -222,8 +255,10 @@ class Checkpoint(keras.callbacks.Callback):
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_")}
         info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics)
+        path = self.weights_path(row["epoch"], row[MONITOR])
         with self._average.applied() if self._average else nullcontext():
-            path = weights.save_weights(self.model, self.weights_path(row["epoch"], row[MONITOR]), info)
+            if self._group.is_first:
+                weights.save_weights(self.model, path, info)
         print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
 
     def _write_log(self) -> None:

@@ -61,15 +61,20 @@ def get_optimizer(
     Raises:
         UserError: unknown name.
     """
+    check_optimizer_name(name)
     match str(name).lower():
         case "sgd":
             return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
         case "adam":
             return keras.optimizers.Adam(learning_rate)
-        case "adamw":
-            return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
         case _:
-            raise UserError(f"expected train.optimizer_name to be one of {', '.join(OPTIMIZERS)}, received {name!r}")
+            return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+
+
+def check_optimizer_name(name: str) -> None:
+    """Raises `UserError` for a name that `get_optimizer` does not know; makes no variables."""
+    if str(name).lower() not in OPTIMIZERS:
+        raise UserError(f"expected train.optimizer_name to be one of {', '.join(OPTIMIZERS)}, received {name!r}")
 
 
 def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:

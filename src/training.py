@@ -1,9 +1,11 @@
 """The whole job of learning: configuration in, weight files out."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from src import backbones, datasets, factory, weights
+from src import backbones, datasets, distribution, factory, losses, weights
 from src.augmentation import AugmentConfig
+from src.backend import sixteen_bit_type
 from src.batches import TargetConfig
 from src.callbacks import Checkpoint, ResumeFile, RunState, WandbLogger, WeightAverage
 from src.cli import ROOT, UserError
+from src.distribution import ALONE, Group
 from src.generator import EpochSetter, ImageSequence, drop_unreadable
 from src.labels import AGE_CLASSES
+from src.losses import expected_age_error
+from src.steps import StepBar, StepCallbacks
 from src.weights import WeightsInfo
 
 MAY_CHANGE_ON_RESUME = (
@@ -27,11 +33,18 @@ MAY_CHANGE_ON_RESUME = (
     "train.resume",
     "train.checkpoint_dir",
     "train.early_stopping",
+    "train.devices",
+    "distributed.mode",
+    "distributed.processes",
+    "distributed.process_id",
+    "distributed.coordinator",
     "data.cache_dir",
     "data.image_dir",
     "wandb.project",
 )
-"""Configuration keys that do not change what a run computes in an epoch."""
+"""Configuration keys that do not change what a run computes in an epoch, or not by much."""
+MAY_DIFFER_BETWEEN_PROCESSES = ("distributed.process_id", "data.image_dir", "train.workers", "train.checkpoint_dir")
+"""Configuration keys that each process of a training may have its own of."""
 
 
 def train(cfg: DictConfig) -> keras.callbacks.History:
@@ -50,48 +63,64 @@ def train(cfg: DictConfig) -> keras.callbacks.History:
         KeyboardInterrupt: Ctrl-C; its text says how to go on.
     """
     check_config(cfg)
+    with distribution.join(cfg) as group:
+        return _train(cfg, group)
+
+
+def _train(cfg: DictConfig, group: Group) -> keras.callbacks.History:
+    group.require_same(_text_of(cfg, MAY_DIFFER_BETWEEN_PROCESSES), "configuration")
     folder = Path(cfg.train.checkpoint_dir or ROOT / "checkpoints")
     stem = f"{cfg.model.model_name}_{cfg.model.img_size}"
     resume_path = folder / f"{stem}_resume.npz"
-    state = start_state(cfg, resume_path)
+    state = start_state(cfg, resume_path, group)
     if state.epochs >= cfg.train.epochs:
         print(f"All {state.epochs} epochs are done; raise train.epochs to go on.")
         return _history(keras.callbacks.History(), state)
-    if cfg.wandb.project:
+    use_wandb = cfg.wandb.project and group.is_first
+    if use_wandb:
         WandbLogger.check_login()
-    keras.utils.set_random_seed(cfg.train.seed)
     keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
 
-    training, validation, margin = make_sequences(cfg)
-    model = make_model(cfg, len(training), resuming=state.epochs > 0)
+    training, validation, margin = make_sequences(cfg, group)
+    model = make_model(cfg, len(training), resuming=state.epochs > 0, group=group)
     average = WeightAverage(model, cfg.train.ema) if cfg.train.ema else None
-    folder.mkdir(parents=True, exist_ok=True)
-    resume_file = ResumeFile(resume_path, model, average)
+    if group.is_first:
+        folder.mkdir(parents=True, exist_ok=True)
+    resume_file = ResumeFile(resume_path, model, average, group)
     if state.epochs:
         resume_file.load_variables()
         print(f"Going on after epoch {state.epochs} of {cfg.train.epochs}.")
     info = WeightsInfo(
         model_name=cfg.model.model_name, img_size=cfg.model.img_size, margin=margin, data=", ".join(_table_names(cfg))
     )
-    checkpoint = Checkpoint(folder, info, state, resume_file, average, cfg.train.early_stopping)
+    checkpoint = Checkpoint(folder, info, state, resume_file, average, cfg.train.early_stopping, group)
     callbacks = [EpochSetter(training), *([average] if average else []), checkpoint]
-    if cfg.wandb.project:
+    if group.is_first:
+        callbacks.append(StepBar(len(training)))
+    if use_wandb:
         callbacks.append(
             WandbLogger(cfg.wandb.project, OmegaConf.to_container(cfg, resolve=True), folder / f"{stem}_curves.png")
         )
     return _fit(cfg, model, training, validation, callbacks, state)
 
 
+def _text_of(cfg: DictConfig, without: Sequence[str]) -> str:
+    """The configuration but for some keys, to compare."""
+    config = _flat(OmegaConf.to_container(cfg, resolve=True))
+    return json.dumps({key: value for key, value in sorted(config.items()) if key not in without})
+
+
 def _fit(cfg, model, training, validation, callbacks, state) -> keras.callbacks.History:
+    steps = {"verbose": 2, "epochs": cfg.train.epochs, "steps": len(training)}
     try:
         history = model.fit(
             training,
             validation_data=validation,
             epochs=cfg.train.epochs,
             initial_epoch=state.epochs,
-            callbacks=callbacks,
+            callbacks=StepCallbacks(callbacks, add_history=True, add_progbar=True, model=model, **steps),
             shuffle=False,  # the sequence shuffles by seed and epoch
-            verbose=1 if sys.stdout.isatty() else 2,
+            verbose=2,
         )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(
@@ -115,14 +144,14 @@ def check_config(cfg: DictConfig) -> None:
     for key in ("train.steps_per_epoch", "train.validation_steps", "train.early_stopping"):
         if OmegaConf.select(cfg, key) is not None:
             _check_number(cfg, key, int, 1, "null or a whole number of at least 1")
-    for key in ("train.lr", "train.warmup_epochs", "train.weight_decay", "train.age_loss_weight"):
+    for key in ("train.lr", "train.warmup_epochs", "train.weight_decay", "train.age_loss_weight", "train.age_expectation_weight"):
         _check_number(cfg, key, (int, float), 0, "a number of at least 0")
     for key in ("model.dropout", "train.ema"):
         _check_number(cfg, key, (int, float), 0, "a number in 0..1, below 1", below=1)
     for key in ("train.workers", "train.seed"):
         _check_number(cfg, key, int, 0, "a whole number of at least 0")
     backbones.check_size(cfg.model.model_name, cfg.model.img_size)
-    factory.get_optimizer(cfg.train.optimizer_name, 0.0)
+    factory.check_optimizer_name(cfg.train.optimizer_name)
     factory.get_scheduler(cfg.train.schedule, 0.0, 1, 1)
 
 
@@ -132,7 +161,7 @@ def _check_number(cfg: DictConfig, key: str, kind, least: float, expected: str, 
         raise UserError(f"expected {key} to be {expected}, received {value!r}; correct {key}")
 
 
-def start_state(cfg: DictConfig, resume_path: Path) -> RunState:
+def start_state(cfg: DictConfig, resume_path: Path, group: Group = ALONE) -> RunState:
     """A new state, or with `train.resume=true` the one of the last run.
 
     Raises:
@@ -142,7 +171,7 @@ def start_state(cfg: DictConfig, resume_path: Path) -> RunState:
     config.pop("hydra", None)
     if not cfg.train.resume:
         return RunState(config)
-    state = ResumeFile(resume_path, None).read_state()
+    state = ResumeFile(resume_path, None, group=group).read_state()
     before, now = _flat(state.config), _flat(config)
     for key in sorted(set(before) | set(now)):
         if key not in MAY_CHANGE_ON_RESUME and before.get(key) != now.get(key):
@@ -162,12 +191,17 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def precision_policy(mixed: bool) -> str:
-    """Name of the Keras policy: bfloat16 has float32's range, so that no loss scaling is needed."""
-    return "mixed_bfloat16" if mixed else "float32"
+    """Name of the Keras policy."""
+    return f"mixed_{sixteen_bit_type()}" if mixed else "float32"
 
 
-def make_sequences(cfg: DictConfig) -> tuple[ImageSequence, ImageSequence, float]:
+def make_sequences(
+    cfg: DictConfig,
+    group: Group = ALONE,
+) -> tuple[ImageSequence, ImageSequence, float]:
     """Training and validation batches, and the model's margin.
+
+    Of several processes each gets its share of every batch.
 
     Raises:
         UserError: a table is missing, empty, of whole photographs, or tighter than the margin.
@@ -181,12 +215,15 @@ def make_sequences(cfg: DictConfig) -> tuple[ImageSequence, ImageSequence, float
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values())["margin"])
     for split, part in parts.items():
-        parts[split] = _drop_and_report(part, split)
+        parts[split] = _drop_and_report(part, split, group)
+        labels = parts[split][["gender", "age"]].to_numpy(np.float64)
+        group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"pictures for {split}")
     common = {
         "img_size": cfg.model.img_size,
         "batch_size": cfg.train.batch_size,
         "margin": margin,
         "workers": cfg.train.workers,
+        "share": group.share,
     }
     training = ImageSequence(
         parts["train"],
@@ -201,15 +238,21 @@ def make_sequences(cfg: DictConfig) -> tuple[ImageSequence, ImageSequence, float
         ),
         **common,
     )
-    validation = ImageSequence(parts["val"], steps_per_epoch=cfg.train.validation_steps, **common)
+    validation = ImageSequence(parts["val"], fill_up=True, steps_per_epoch=cfg.train.validation_steps, **common)
     return training, validation, margin
 
 
-def _drop_and_report(part: pd.DataFrame, split: str) -> pd.DataFrame:
-    kept, unreadable = drop_unreadable(part)
+def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
+    """The rows whose picture can be read; of several processes each tries its share."""
+    own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
+    kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
     for path, reason in unreadable:
         print(f"left out, {reason}: {path}", file=sys.stderr)
-    print(f"{split}: {len(kept):,} pictures" + (f", {len(unreadable):,} unreadable left out" if unreadable else ""))
+    readable = np.zeros(len(part), np.int32)
+    readable[kept["row"]] = 1
+    kept = part[group.sum(readable) > 0].reset_index(drop=True)
+    left_out = len(part) - len(kept)
+    print(f"{split}: {len(kept):,} pictures" + (f", {left_out:,} unreadable left out" if left_out else ""))
     return kept
 
 
@@ -251,24 +294,41 @@ def age_class_weights(ages: pd.Series, power: float) -> np.ndarray | None:
     return class_weights / class_weights[known].mean()
 
 
-def make_model(cfg: DictConfig, steps_per_epoch: int, resuming: bool = False) -> keras.Model:
+def make_model(
+    cfg: DictConfig,
+    steps_per_epoch: int,
+    resuming: bool = False,
+    group: Group = ALONE,
+) -> keras.Model:
     """Builds and compiles the network, with the weights that `model.weights` names.
 
     Args:
         cfg: See `train`.
         steps_per_epoch: Batches of an epoch, for the schedule and the batch norm momentum.
         resuming: All variables are about to be loaded from a run's state; `model.weights` is not read again.
+        group: Of several processes the first reads the weights and gives them to the others.
     """
     start = None if resuming else cfg.model.weights
-    pretrained = "imagenet" if start == "imagenet" else None
-    model = factory.get_model(cfg.model.model_name, cfg.model.img_size, pretrained, cfg.model.dropout)
-    if start is not None and pretrained is None:
-        load_start_weights(model, start, cfg.model.model_name, cfg.model.img_size)
+    if start is None or group.processes == 1:
+        model = _build(cfg, start)
+    else:
+        model = _build(cfg, None)
+        random = model.get_weights()
+        model.set_weights(group.arrays_from_first(lambda: _build(cfg, start).get_weights(), random))
+        backbones.finalize_normalization(model)
     momentum = cfg.train.batch_norm_momentum
     backbones.set_batch_norm_momentum(
         model, backbones.batch_norm_momentum(steps_per_epoch) if momentum == "auto" else momentum
     )
     compile_model(cfg, model, steps_per_epoch)
+    return model
+
+
+def _build(cfg: DictConfig, start: str | None) -> keras.Model:
+    pretrained = "imagenet" if start == "imagenet" else None
+    model = factory.get_model(cfg.model.model_name, cfg.model.img_size, pretrained, cfg.model.dropout)
+    if start is not None and pretrained is None:
+        load_start_weights(model, start, cfg.model.model_name, cfg.model.img_size)
     return model
 
 
@@ -299,16 +359,16 @@ def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int) -> 
     )
     optimizer = factory.get_optimizer(cfg.train.optimizer_name, schedule, cfg.train.weight_decay)
     factory.exclude_from_weight_decay(optimizer, model)
-    optimizer.build(model.trainable_variables)
     model.compile(
         optimizer=optimizer,
-        loss=["categorical_crossentropy", "categorical_crossentropy"],
+        loss=["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight))],
         loss_weights=[1.0, float(cfg.train.age_loss_weight)],
         weighted_metrics=[
             [keras.metrics.CategoricalAccuracy(name="accuracy")],
             [keras.metrics.CategoricalAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
         ],
     )
+    model.optimizer.build(model.trainable_variables)  # with float16 Keras has wrapped it, to scale the loss
 
 
 class AgeMeanAbsoluteError(keras.metrics.MeanMetricWrapper):
@@ -320,12 +380,6 @@ class AgeMeanAbsoluteError(keras.metrics.MeanMetricWrapper):
 
     def get_config(self):
         return {"name": self.name, "dtype": self.dtype}
-
-
-def expected_age_error(true, predicted):
-    """Absolute difference of expected ages, years; `(batch, 101)` twice -> `(batch,)`."""
-    years = keras.ops.arange(AGE_CLASSES, dtype="float32")
-    return keras.ops.abs(keras.ops.sum((true - predicted) * years, axis=-1))
 
 
 def _table_names(cfg: DictConfig) -> list[str]:
