@@ -21,6 +21,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--image_dir", help="where the table's pictures lie (default: their usual place)")
     parser.add_argument("--split", default="test", choices=["train", "val", "test", "all"], help="(default: test)")
     parser.add_argument("--flip", action="store_true", help="average over each picture and its mirror image")
+    parser.add_argument(
+        "--detect", action="store_true", help="find the face in each picture as demo.py does, and compare"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
     parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")
     return parser.parse_args()
@@ -32,7 +35,7 @@ def main() -> None:
     from src.evaluation import evaluate
 
     estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size)
-    _, lines = evaluate(estimator, args.db, args.image_dir, args.split, args.flip, args.output_dir)
+    _, lines = evaluate(estimator, args.db, args.image_dir, args.split, args.flip, args.output_dir, args.detect)
     print("\n".join(lines))
 
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from src import appa_real, metrics, plots
@@ -23,6 +24,7 @@ def evaluate(
     split: str = "test",
     flip: bool = False,
     output_dir: Path | None = None,
+    detect: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Evaluates weights on one split of a table.
 
@@ -33,6 +35,7 @@ def evaluate(
         split: `train`, `val`, `test` or `all`.
         flip: Average over each picture and its mirror image.
         output_dir: Gets `report.txt`, `report.json`, `predictions.csv`, `scatter.png` and `error_histogram.png`.
+        detect: Find and cut the faces as the demo does, in face crops too, and compare with the table's own crops.
 
     Returns:
         The figures (see `src.report.summarise`) and the lines that say them.
@@ -45,9 +48,14 @@ def evaluate(
     table = select_split(load_table(db, image_dir), split, db)
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
-    outcome = predict_table(estimator, table, flip)
+    outcome = predict_table(estimator, table.assign(margin=np.nan) if detect else table, flip)
     report = {"model": describe(estimator, flip), "data": f"{db}, {split}", **summarise(outcome)}
     lines = [f"Model: {report['model']}", f"Data: {report['data']}", *format_report(report)]
+    if detect and table["margin"].notna().any():
+        same = table.loc[outcome.predictions.index]
+        cuts = summarise(predict_table(estimator, same[same["margin"].notna()], flip))
+        report["as_cut_by_the_table"] = {name: cuts[name] for name in ("pictures", "mae", "gender_accuracy")}
+        lines.append(describe_cuts(**report["as_cut_by_the_table"]))
     if output_dir:
         write_files(output_dir, lines, report, prediction_columns(outcome.predictions))
         save_plots(output_dir, {"true age": (outcome.predictions["age"], outcome.predictions["predicted_age"])})
@@ -146,6 +154,13 @@ def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
             f"expected rows of the split {split!r} in {db}, which has {sizes or 'no row'}: name another --split"
         )
     return table[table["split"] == split]
+
+
+def describe_cuts(pictures: int, mae: float | None, gender_accuracy: float | None) -> str:
+    """One line: the figures of the pictures in which a face was detected, without detecting it."""
+    age = "" if mae is None else f" MAE {mae:.2f} years"
+    gender = "" if gender_accuracy is None else f" gender accuracy {gender_accuracy:.3f}"
+    return f"The same {pictures:,} pictures, cut as their table says:" + ",".join(filter(None, (age, gender)))
 
 
 def describe(estimator: Any, flip: bool) -> str:

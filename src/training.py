@@ -144,7 +144,13 @@ def check_config(cfg: DictConfig) -> None:
     for key in ("train.steps_per_epoch", "train.validation_steps", "train.early_stopping"):
         if OmegaConf.select(cfg, key) is not None:
             _check_number(cfg, key, int, 1, "null or a whole number of at least 1")
-    for key in ("train.lr", "train.warmup_epochs", "train.weight_decay", "train.age_loss_weight", "train.age_expectation_weight"):
+    for key in (
+        "train.lr",
+        "train.warmup_epochs",
+        "train.weight_decay",
+        "train.age_loss_weight",
+        "train.age_expectation_weight",
+    ):
         _check_number(cfg, key, (int, float), 0, "a number of at least 0")
     for key in ("model.dropout", "train.ema"):
         _check_number(cfg, key, (int, float), 0, "a number in 0..1, below 1", below=1)
