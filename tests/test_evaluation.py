@@ -6,9 +6,10 @@ import pytest
 from appa_real_tree import write_split
 from fake_estimator import FakeEstimator, face
 
-from src.cli import UserError
-from src.evaluation import evaluate, evaluate_appa_real
-from src.images import write_image
+from src.cli import ROOT, UserError
+from src.detector import FaceDetector
+from src.evaluation import describe_cuts, evaluate, evaluate_appa_real
+from src.images import read_image, write_image
 
 ROWS = [("000000.jpg", 21.5, 3.0, 24), ("000001.jpg", 40.0, 5.0, 35), ("000002.jpg", 8.0, 2.0, 8)]
 # JPEG keeps a flat colour to within a level, so ages are off by up to that much.
@@ -55,6 +56,27 @@ def test_evaluate_a_users_table(my_table, tmp_path):
     )
     assert json.loads((out / "report.json").read_text()) == report
     assert (out / "report.txt").read_text().splitlines() == lines
+
+
+def test_detecting_the_faces_is_compared_with_the_tables_crops(tmp_path):
+    """A portrait as a face crop whose table knows where the face is; the detector finds it a little elsewhere."""
+    portrait = read_image(ROOT / "samples" / "grace_hopper.jpg")
+    left, top, right, bottom = FaceDetector().detect(portrait)[0].box
+    painted = portrait.copy()
+    painted[top:bottom, left : (left + right) // 2, 0] = 90  # the left half of the table's crop
+    painted[: top + 3, :, 0] = 200  # which FakeEstimator sees only where another box reaches up there
+    write_image(tmp_path / "a.png", painted)
+    moved = (left, top + 3, right, bottom)
+    cells = ",".join(map(str, moved))
+    header = "genders,ages,img_paths,split,margin,left,top,right,bottom"
+    (tmp_path / "my.csv").write_text(f"{header}\n0,90,a.png,test,0,{cells}\n")
+    detected = FaceDetector().detect(painted)[0].box
+    report, lines = evaluate(FakeEstimator(margin=0), str(tmp_path / "my.csv"), detect=True)
+    assert report["pictures"] == 1
+    assert detected != moved
+    assert report["mae"] > 0
+    assert report["as_cut_by_the_table"]["mae"] == 0
+    assert lines[-1].startswith("The same 1 pictures, cut as their table says: MAE 0.00 years, gender accuracy ")
 
 
 def test_evaluate_all_splits_and_unknown_labels(my_table, tmp_path):
@@ -136,3 +158,8 @@ def test_appa_real_files(tmp_path):
 def test_appa_real_missing(tmp_path):
     with pytest.raises(UserError, match=r"gt_avg_valid.csv, which is not there: run `./download.sh appa-real`"):
         evaluate_appa_real(FakeEstimator(), tmp_path)
+
+
+def test_figures_that_nobody_knows_are_left_out_of_the_comparison():
+    assert describe_cuts(2, None, 0.5) == "The same 2 pictures, cut as their table says: gender accuracy 0.500"
+    assert describe_cuts(2, 4.0, None) == "The same 2 pictures, cut as their table says: MAE 4.00 years"
