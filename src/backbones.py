@@ -1,4 +1,4 @@
-"""Backbones by name: every classification network of `keras.applications`, and WideResNet-16-8.
+"""Backbones by name: every classification network of `keras.applications`, EfficientNet-Lite, and WideResNet-16-8.
 
 A backbone takes `(batch, size, size, 3)` RGB values in 0..255 and gives `(batch, features)`. The scaling of pixels that
 it was designed for is part of the graph, exactly once.
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from src import efficientnet_lite
 from src.cli import JobError, UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,7 +33,7 @@ def scale_caffe(x):
 
 
 def scale_signed(x):
-    """0..255 -> -1..1 (Inception, Xception, MobileNet, MobileNetV2, NASNet, ResNetV2)."""
+    """0..255 -> -1..1 (Inception, Xception, MobileNet, MobileNetV2, NASNet, ResNetV2, EfficientNet-Lite)."""
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_signed")(x)
 
 
@@ -81,11 +82,13 @@ def model_names() -> tuple[str, ...]:
         for name in dir(applications)
         if name[0].isupper() and "include_top" in inspect.signature(getattr(applications, name)).parameters
     ]
-    return tuple(sorted([*names, WIDE_RESNET]))
+    return tuple(sorted([*names, *efficientnet_lite.SCALES, WIDE_RESNET]))
 
 
-def family(model_name: str) -> str:
-    """Module of `keras.applications` that a network comes from, such as `efficientnet`."""
+def family(model_name: str) -> str | None:
+    """Module of `keras.applications` that a network comes from, such as `efficientnet`; None for the others."""
+    if model_name == WIDE_RESNET or model_name in efficientnet_lite.SCALES:
+        return None
     return getattr(keras.applications, model_name).__module__.rsplit(".", 1)[-1]
 
 
@@ -97,14 +100,14 @@ def check_name(model_name: str) -> None:
         near = difflib.get_close_matches(str(model_name).lower(), lower, n=3, cutoff=0.5)
         nearest = ", ".join(lower[name] for name in near) or ", ".join(names)
         raise UserError(
-            f"expected model.model_name to be a network of keras.applications or {WIDE_RESNET}, "
+            f"expected model.model_name to be a network of keras.applications, EfficientNetLite0..2 or {WIDE_RESNET}, "
             f"received {model_name!r}; the nearest are {nearest}"
         )
 
 
 def check_size(model_name: str, img_size: int) -> None:
     """Raises `UserError` when the network cannot take pictures of `img_size` pixels a side."""
-    smallest = 32 if model_name == WIDE_RESNET else MIN_SIZE.get(family(model_name), 32)
+    smallest = MIN_SIZE.get(family(model_name), 32)
     if img_size < smallest:
         raise UserError(
             f"expected model.img_size of at least {smallest} pixels for {model_name}, received {img_size}; "
@@ -118,18 +121,24 @@ def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[k
     Args:
         model_name: One of `model_names()`.
         img_size: Side of the square input, pixels.
-        weights: None (random) or "imagenet" (downloaded by Keras when not in its cache).
+        weights: None (random) or "imagenet" (downloaded by Keras when not in its cache; those of EfficientNet-Lite
+            come out of a package).
 
     Returns:
         The input `(batch, img_size, img_size, 3)`, RGB 0..255, and the features `(batch, features)`.
 
     Raises:
         UserError: unknown name, too small a size, or no ImageNet weights for this network.
-        JobError: the ImageNet weights could not be downloaded.
+        JobError: the ImageNet weights could not be downloaded, or their package is missing.
     """
     check_name(model_name)
     check_size(model_name, img_size)
     inputs = keras.Input((img_size, img_size, 3), name="image")
+    if model_name in efficientnet_lite.SCALES:
+        features = efficientnet_lite.efficientnet_lite(scale_signed(inputs), model_name)
+        if weights is not None:
+            efficientnet_lite.load_imagenet(keras.Model(inputs, features), model_name)
+        return inputs, features
     if model_name == WIDE_RESNET:
         if weights is not None:
             raise UserError(

@@ -5,7 +5,7 @@ import pytest
 from src import backbones, factory
 from src.cli import JobError, UserError
 
-APPLICATIONS = [name for name in backbones.model_names() if name != "WideResNet"]
+APPLICATIONS = [name for name in backbones.model_names() if backbones.family(name)]
 SCALED_BY_US = [
     name for name in APPLICATIONS if backbones.SCALING[backbones.family(name)] is not backbones.scale_inside
 ]
@@ -19,6 +19,8 @@ def random_pixels(size: int) -> np.ndarray:
 def test_knows_every_classification_network_of_keras():
     assert len(APPLICATIONS) == 40
     assert {"EfficientNetB3", "ResNet50", "MobileNetV2", "NASNetLarge", "ConvNeXtXLarge"} <= set(APPLICATIONS)
+    others = {"EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2", "WideResNet"}
+    assert set(backbones.model_names()) - set(APPLICATIONS) == others
 
 
 @pytest.mark.parametrize("name", SCALED_BY_US)
@@ -45,6 +47,7 @@ def scalings(model: keras.Model) -> list[keras.Layer]:
         ("MobileNetV2", ["Rescaling"]),
         ("DenseNet121", ["Rescaling"]),
         ("ResNet50", ["Rescaling"]),
+        ("EfficientNetLite0", ["Rescaling"]),
         ("WideResNet", []),
     ],
 )
@@ -84,6 +87,7 @@ def test_networks_that_scale_inside_see_values_around_zero(name, low, high):
         "ConvNeXtTiny",
         "DenseNet121",
         "EfficientNetB0",
+        "EfficientNetLite2",
         "EfficientNetV2B0",
         "InceptionResNetV2",
         "InceptionV3",
@@ -99,7 +103,7 @@ def test_networks_that_scale_inside_see_values_around_zero(name, low, high):
     ],
 )
 def test_one_network_of_each_family_gives_two_softmaxes(name):
-    size = 32 if name == "WideResNet" else max(backbones.MIN_SIZE.get(backbones.family(name), 32), 32)
+    size = backbones.MIN_SIZE.get(backbones.family(name), 32)
     model = factory.get_model(name, size)
     genders, ages = model(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), "uint8"))
     assert genders.shape == (2, 2)
