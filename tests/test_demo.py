@@ -192,7 +192,7 @@ def test_folder_in_the_window(weights, tmp_path):
         write_image(folder / name, np.roll(read_image(SAMPLES / "grace_hopper.jpg"), number, axis=2))
     with (
         virtual_screen(tmp_path) as screen,
-        start(screen, tmp_path, "--image_dir", folder, "--weight_file", weights) as run,
+        start(screen, tmp_path, ["--image_dir", folder, "--weight_file", weights]) as run,
     ):
         shots = [screen.wait_for_picture(has_label)]
         for key in ("n", "space"):

@@ -95,7 +95,7 @@ def test_runs_until_it_is_told_to_quit():
 
 
 def test_slow_estimation_slows_nothing_down_and_the_newest_frame_wins():
-    window, predictor = FakeWindow(["quit"], every=60), FakePredictor(seconds=0.1)
+    window, predictor = FakeWindow(["quit"], every=60), FakePredictor(seconds=0.5)
     summary = run_live(camera(EndlessCapture()), window, predictor, "Net")
     assert summary.shown > 3 * len(predictor.seen)
     assert np.diff(predictor.seen).max() > 3  # frames in between were skipped
