@@ -5,6 +5,7 @@ bottom exclusive.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ EXTENSIONS = frozenset(
     [".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
 """File name endings that count as pictures, in lower case."""
+
+LARGEST_FILE = 2**30
+"""Bytes; the largest picture that is read (see `src/__init__.py`), uncompressed, 16 bits in four channels."""
 
 
 class ImageError(ValueError):
@@ -50,6 +54,11 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         ImageError: the file is missing, empty, damaged, no picture, or larger than the limit of `src/__init__.py`.
     """
     try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise ImageError("not a file")
+        if status.st_size > LARGEST_FILE:
+            raise ImageError("more bytes than a picture of the allowed size has")
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error

@@ -11,6 +11,8 @@ from src.images import Box
 
 CSV_NAME = "predictions.csv"
 JSON_NAME = "predictions.jsonl"
+FILE_NAMES = "surrogateescape"
+"""How the bytes of a file name that is no UTF-8 reach the CSV: as they are. JSON has an escape for them."""
 CSV_HEADER = ("image", "left", "top", "right", "bottom", "age", "gender", "male_probability")
 
 
@@ -42,8 +44,8 @@ class PredictionFiles:
     def __init__(self, folder: Path, with_json: bool = False, keep: frozenset[str] = frozenset()):
         rows = _read_rows(folder / CSV_NAME, keep)
         lines = _read_lines(folder / JSON_NAME, keep) if with_json else []
-        self._csv_file = _begin(folder / CSV_NAME, _csv_text([CSV_HEADER, *rows]))
-        self._json_file = _begin(folder / JSON_NAME, "".join(lines)) if with_json else None
+        self._csv_file = _begin(folder / CSV_NAME, _csv_text([CSV_HEADER, *rows]), FILE_NAMES)
+        self._json_file = _begin(folder / JSON_NAME, "".join(lines), "backslashreplace") if with_json else None
 
     def write(self, image: str, predictions: Sequence[Prediction]) -> None:
         """Adds the faces of one picture, named as its path below the folder or as the frame's number."""
@@ -96,18 +98,18 @@ def _csv_text(rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def _begin(path: Path, text: str) -> TextIO:
+def _begin(path: Path, text: str, errors: str) -> TextIO:
     """Replaces the file as a whole, so that no row of an earlier run is lost, and opens it for more."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
+    part.write_text(text, encoding="utf-8", errors=errors, newline="\n")
     part.replace(path)
-    return path.open("a", encoding="utf-8", newline="\n")
+    return path.open("a", encoding="utf-8", errors=errors, newline="\n")
 
 
 def _read_rows(path: Path, keep: frozenset[str]) -> list[list[str]]:
     if not keep or not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors=FILE_NAMES, newline="") as file:
         return [row for row in csv.reader(file) if len(row) == len(CSV_HEADER) and row[0] in keep]
 
 
@@ -115,10 +117,10 @@ def _read_lines(path: Path, keep: frozenset[str]) -> list[str]:
     if not keep or not path.exists():
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold other line ends
         try:
             if json.loads(line)["image"] in keep:
-                kept.append(line)
+                kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):  # the last line of a stopped run
             continue
     return kept

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -72,6 +74,20 @@ def test_missing_file_and_folder(tmp_path):
         images.read_image(tmp_path / "a.png")
     with pytest.raises(images.ImageError):
         images.read_image(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(images.ImageError, match="not a file"):
+        images.read_image(tmp_path / "a.jpg")
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path, monkeypatch):
+    images.write_image(tmp_path / "a.png", colours())
+    monkeypatch.setattr(images, "LARGEST_FILE", (tmp_path / "a.png").stat().st_size - 1)
+    with pytest.raises(images.ImageError, match="more bytes"):
+        images.read_image(tmp_path / "a.png")
 
 
 def test_a_picture_of_900_megapixels_is_refused(tmp_path):

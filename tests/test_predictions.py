@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -60,6 +61,18 @@ def test_a_new_run_begins_anew_and_a_continued_one_keeps_what_is_done(tmp_path):
         assert [line.split(",")[0] for line in read_csv(tmp_path)[1:-1]] == expected
         lines = (tmp_path / JSON_NAME).read_text().splitlines()
         assert [json.loads(line)["image"] for line in lines] == sorted(set(expected))
+
+
+@pytest.mark.parametrize("name", [b"latin \xe9.jpg".decode("utf-8", "surrogateescape"), "\u2028 \x85.jpg", "a\nb.jpg"])
+def test_strange_file_names_go_in_and_come_back(tmp_path, name):
+    with PredictionFiles(tmp_path, with_json=True) as files:
+        files.write(name, [ANNA])
+    with PredictionFiles(tmp_path, with_json=True, keep=frozenset([name])):
+        pass
+    with (tmp_path / CSV_NAME).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [name]
+    lines = (tmp_path / JSON_NAME).read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["image"] for line in lines[:-1]] == [name]
 
 
 def test_continuing_without_files_is_a_new_run(tmp_path):
