@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 
 from src import weights
@@ -107,7 +108,7 @@ def export(weight_file: str | Path, format_name: str, output: str | Path) -> str
     check_packages(format_name)
     check_place(form, output)
     model, info = weights.load_model(weight_file)
-    images = test_images(info.img_size)
+    images = example_images(info.img_size)
     expected = normalised_answers(model, info, images)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
@@ -141,16 +142,23 @@ def check_packages(format_name: str) -> None:
 
 
 def check_place(form: Format, output: Path) -> None:
-    """Raises `UserError` when what lies at `output` is no earlier export, which could be replaced."""
+    """Raises `UserError` when what lies at `output` is certainly no earlier export, which could be replaced."""
     if form.ending == ".xml" and output.suffix != ".xml":
         raise UserError(f"expected a name ending in .xml for --format openvino, received {output}; use {output}.xml")
+    if form.ending == ".xml" and output.with_suffix(".bin").exists() and not output.exists():
+        raise UserError(
+            f"expected no {output.with_suffix('.bin')} without {output}, received one, which would be overwritten; "
+            "choose another name"
+        )
     if form.ending and output.is_dir():
         raise UserError(f"expected a file to write to, received the folder {output}; add a name")
+    if output.is_file() and h5py.is_hdf5(output):
+        raise UserError(f"expected a name for the exported network, received the weight file {output}; use another")
     if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
         raise UserError(f"expected a new folder or an older SavedModel, received {output}; choose another name")
 
 
-def test_images(size: int) -> np.ndarray:
+def example_images(size: int) -> np.ndarray:
     """Pictures that an export is checked with: `(8, size, size, 3)`, float32 in 0..255.
 
     Black, white, two of noise, and four smooth ones with a bright oval in the middle, about as a face crop looks.
@@ -178,9 +186,11 @@ def plain_network(model: "keras.Model", info: WeightsInfo) -> "keras.Model":
     import keras
 
     network = keras.models.clone_model(model, clone_function=plain_layer)
-    for layer in model.layers:
-        copy = network.get_layer(layer.name)
-        values = layer.get_weights() if copy.weights else []
+    for copy in network.layers:
+        if not copy.weights:  # inputs, which have other names now, among them
+            continue
+        layer = model.get_layer(copy.name)
+        values = layer.get_weights()
         if is_depthwise(layer):
             values[0] = np.swapaxes(values[0], 2, 3)  # (height, width, 1, channels) -> (height, width, channels, 1)
         copy.set_weights(values)
