@@ -12,10 +12,10 @@ import argparse
 import json
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -32,8 +32,10 @@ from src.weights_info import ATTRIBUTE, to_json
 
 BATCH = 100
 """Files of a process."""
-HANGS = 10.0
-"""Seconds for a batch, which takes about one."""
+HANGS = 5
+"""Seconds of processor time for a batch, which takes about one."""
+SLEEPS = 60.0
+"""Seconds for a batch that waits for something, or a machine that is busy with other things."""
 MEMORY = 2**29
 """Bytes of address space that a batch may take beyond its start."""
 NAMES = ("MobileNetV2_32_x.hdf5", "x.hdf5", "weights.28-3.73.hdf5", "EfficientNetB0_224_x.keras", "a.weights.h5")
@@ -103,35 +105,26 @@ def read(path: Path) -> str:
 
 
 def run_batch(folder: Path, seed: int) -> None:
-    """The work of one process: mutates, reads and prints one JSON line of counts."""
+    """The work of one process: mutates, reads and prints what came of each file, one a line."""
     seeds = [path.read_bytes() for path in write_seeds(folder)]
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    outcomes: Counter[str] = Counter()
+    resource.setrlimit(resource.RLIMIT_CPU, (HANGS, HANGS))
     for number in range(BATCH):
         rng = random.Random(f"{seed}-{number}")
         path = folder / rng.choice(NAMES)
         path.write_bytes(mutate(rng.choice(seeds), rng))
-        outcomes[read(path)] += 1
+        print(read(path), flush=True)  # at once: the next file may end this process
         path.unlink()
-    print(json.dumps(outcomes))
 
 
 def fuzz(seconds: float, seed: int, keep: Path) -> tuple[Counter[str], list[str]]:
-    """Runs batches for that long and returns counts of outcomes and descriptions of findings."""
+    """Runs batches for that much processor time and returns counts of outcomes and descriptions of findings."""
     outcomes: Counter[str] = Counter()
     findings = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while processor_time() < seconds:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--batch", folder, "--seed", str(seed)]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
-                problem = f"ends with code {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""
-            except subprocess.TimeoutExpired:
-                problem = "hangs"
-            if not problem:
-                outcomes.update(json.loads(done.stdout))
+            problem = read_batch(Path(folder), seed, outcomes)
             for path in [path for path in Path(folder).iterdir() if path.name in NAMES]:
                 outcomes[f"unguarded reading {problem[:40]}"] += 1
                 keep.mkdir(parents=True, exist_ok=True)
@@ -142,6 +135,31 @@ def fuzz(seconds: float, seed: int, keep: Path) -> tuple[Counter[str], list[str]
         seed += 1
     findings += [f"{count} x {kind}" for kind, count in outcomes.items() if "control" in kind]
     return outcomes, findings
+
+
+def read_batch(folder: Path, seed: int, outcomes: Counter[str]) -> str:
+    """Runs one batch, counts its outcomes and says how it failed, if it did; the file that did it stays in `folder`."""
+    command = [sys.executable, __file__, "--batch", str(folder), "--seed", str(seed)]
+    with (folder / "outcomes.txt").open("w+") as output:
+        try:
+            done = subprocess.run(
+                command, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=SLEEPS
+            )
+        except subprocess.TimeoutExpired:
+            problem = "hangs"
+        else:
+            problem = f"ends with code {done.returncode}: {done.stderr.strip()[-300:]}" if done.returncode else ""
+            if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+                problem = "hangs"
+        output.seek(0)
+        outcomes.update(output.read().splitlines())
+    return problem
+
+
+def processor_time() -> float:
+    """Seconds of processor time that the batches have taken."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def guarded(path: Path) -> str:
@@ -156,7 +174,7 @@ def guarded(path: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long to go on (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor time to spend (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="number of the first batch (default: %(default)s)")
     parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for files that crashed")
     parser.add_argument("--batch", type=Path, help=argparse.SUPPRESS)
