@@ -10,16 +10,20 @@ import numpy as np
 
 from src import images, weights
 from src.backend import compile_predict
+from src.detector import FaceDetector
 from src.labels import GENDERS, MALE, expected_age
+from src.pipeline import Predictor
+from src.predictions import Prediction
 from src.weights import WeightsInfo
 
 
 class AgeGenderEstimator:
-    """Estimates age and gender of faces that are already cut out.
+    """Estimates age and gender of faces that are already cut out, or finds them in a whole picture first.
 
     Example:
         >>> estimator = AgeGenderEstimator.load()
         >>> ages, male_probability = estimator.predict([face])
+        >>> predictions = estimator.predict_picture(image)
 
     Attributes:
         info: What the weight file says about itself; `info.margin` is the margin that faces must be cut with.
@@ -33,6 +37,7 @@ class AgeGenderEstimator:
         self.batch_size = batch_size
         self._model = model
         self._predict = compile_predict(model)
+        self._detector = FaceDetector()
         self._male_column = info.gender_order.index(GENDERS[MALE])
 
     @classmethod
@@ -79,7 +84,12 @@ class AgeGenderEstimator:
 
         Returns:
             Ages in years, 0..100, and the probability of being male, 0..1: two float64 arrays `(len(faces),)`.
+
+        Raises:
+            ValueError: A face is no such picture; answers to another range or shape of numbers would be wrong.
         """
+        for face in faces:
+            check_picture(face)
         ages, male_probability = np.empty(len(faces)), np.empty(len(faces))
         for start in range(0, len(faces), self.batch_size):
             rows = slice(start, start + self.batch_size)
@@ -89,7 +99,33 @@ class AgeGenderEstimator:
             male_probability[rows] = genders[:, self._male_column]
         return ages, male_probability
 
+    def predict_picture(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
+        """Finds the faces of a whole picture, cuts them with `self.margin` and estimates them.
+
+        Args:
+            image: uint8 `(height, width, 3)` RGB, as `src.images.read_image` reads it.
+            detector: By default one with the defaults of `FaceDetector`.
+
+        Returns:
+            One `Prediction` a face, the largest first: `box` in pixels of the picture, `age` in years,
+            `male_probability` 0..1, `gender` "F" or "M".
+
+        Raises:
+            ValueError: `image` is no such picture.
+        """
+        check_picture(image)
+        return Predictor(detector or self._detector, self, self.margin).predict(image)
+
     def prepare(self, faces: Sequence[np.ndarray]) -> np.ndarray:
         """The model's input: uint8 `(len(faces), size, size, 3)` in the channel order of the weights."""
         batch = np.stack([images.resize(face, self.info.img_size) for face in faces])
         return batch[..., ::-1] if self.info.colour == "BGR" else batch
+
+
+def check_picture(image: np.ndarray) -> None:
+    """Raises `ValueError` unless `image` is uint8 `(height, width, 3)` with something in it."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        received = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"expected a picture, uint8 (height, width, 3) RGB, received {received}")
+    if not image.size:
+        raise ValueError(f"expected a picture of at least one pixel, received shape {image.shape}")

@@ -1,11 +1,20 @@
+import re
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
-from src.cli import UserError
+from src.cli import ROOT, UserError
+from src.detector import Face
 from src.estimator import AgeGenderEstimator
 from src.factory import get_model
+from src.images import read_image
+from src.predictions import Prediction
 from src.weights import WeightsInfo, save_weights
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def reading_model(size: int = 4) -> keras.Model:
@@ -67,6 +76,69 @@ def test_faces_are_not_written_into():
     picture = RED.copy()
     picture.flags.writeable = False
     estimator().predict([picture])
+
+
+@pytest.mark.parametrize(
+    ("picture", "received"),
+    [
+        (RED[..., 0], r"uint8 \(9, 7\)"),
+        (RED / 255, r"float64 \(9, 7, 3\)"),
+        (np.zeros((9, 7, 4), np.uint8), r"uint8 \(9, 7, 4\)"),
+        (RED[:0], r"\(0, 7, 3\)"),
+        ("face.jpg", "str"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture, received):
+    for ask in (lambda: estimator().predict([RED, picture]), lambda: estimator().predict_picture(picture)):
+        with pytest.raises(ValueError, match=rf"expected a picture.*, received .*{received}"):
+            ask()
+
+
+def test_views_of_all_kinds_are_pictures():
+    turned = np.stack([RED[..., 2], RED[..., 1], RED[..., 0]], axis=-1)[..., ::-1]
+    ages, _ = estimator().predict([turned, BLUE[::2, ::-1]])
+    np.testing.assert_allclose(ages, [20, 60], atol=1e-4)
+
+
+class TwoFaces:
+    """Finds a large face on the left and a small one on the right of every picture."""
+
+    def detect(self, image):
+        return [Face((10, 10, 20, 30), 1.0), Face((60, 10, 64, 14), 1.0)]
+
+
+def test_whole_picture():
+    """With margin 0.5 the first face reaches from 5 to 25 and 0 to 40, the second from 58 to 66 and 8 to 16."""
+    picture = face(0, 0, 0, 50, 80)
+    picture[:40, 5:25] = RED[0, 0]
+    picture[8:16, 58:66] = BLUE[0, 0]
+    first, second = estimator(margin=0.5).predict_picture(picture, TwoFaces())
+    assert isinstance(first, Prediction)
+    assert (first.box, second.box) == ((10, 10, 20, 30), (60, 10, 64, 14))
+    assert (first.age, second.age) == (pytest.approx(20, abs=1e-3), pytest.approx(60, abs=1e-3))
+    assert (first.gender, second.gender) == ("F", "M")
+    assert second.male_probability == pytest.approx(1, abs=1e-4)
+
+
+def test_whole_photograph_with_the_real_detector():
+    (found,) = estimator().predict_picture(read_image(ROOT / "samples" / "grace_hopper.jpg"))
+    assert 150 < found.box[0] < found.box[2] < 390
+    assert estimator().predict_picture(face(9, 9, 9, 50, 50)) == []
+
+
+def readme_blocks() -> list[str]:
+    """The Python of the README's section for library users."""
+    section = README.split("## From Python")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.mark.skipif("<!-- python -->" in README, reason="the README has no section for library users yet")
+def test_readme_shows_what_works():
+    picture, faces = readme_blocks()
+    script = f"{picture}\nassert face.gender in 'FM'\n{faces}\nassert ages.shape == male_probability.shape == (1,)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\(\d+, \d+, \d+, \d+\) \d+ years, [FM], \d.\d\d male", done.stdout)
 
 
 def test_batches_do_not_change_the_answer():

@@ -1,0 +1,70 @@
+"""`export.py` as a user runs it, and the README's lines for every runtime."""
+
+import contextlib
+import io
+import re
+
+import numpy as np
+import pytest
+from script_runs import error_line, run_help, run_script
+
+from src import weights
+from src.cli import ROOT
+from src.estimator import AgeGenderEstimator
+from src.exporting import FORMATS, export
+from src.images import crop_box, read_image
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OUTPUTS = {"onnx": "age_gender.onnx", "litert": "age_gender.tflite", "openvino": "age_gender.xml"}
+OUTPUTS["saved_model"] = "age_gender"
+NOT_YET = "<!-- weights -->" in README
+
+
+def readme_block(text: str) -> str:
+    """The block of Python in the README that holds a text."""
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text in block]
+    return block
+
+
+def test_help_answers_without_keras():
+    result = run_help("export.py")
+    assert result.returncode == 0
+    for form in FORMATS:
+        assert f"--format {form} -o {OUTPUTS[form]}" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_bundled_model_is_exported(tmp_path):
+    result = run_script("export.py", "--format", "saved_model", "-o", tmp_path / "a")
+    assert result.returncode == 0, result.stderr
+    info = weights.identify(weights.bundled())
+    assert result.stdout.startswith(f"{tmp_path / 'a'}: {info.model_name}, float32 (n, {info.img_size}, ")
+    assert (tmp_path / "a" / "saved_model.pb").is_file()
+
+
+def test_mistakes_are_one_line(tmp_path):
+    result = run_script("export.py", "--format", "saved_model", "-o", tmp_path)
+    assert result.returncode == 2
+    assert error_line(result).startswith(f"error: expected a new folder or an older SavedModel, received {tmp_path}")
+    result = run_script("export.py", "--format", "coreml", "-o", tmp_path / "a")
+    assert result.returncode == 2
+    assert "invalid choice: 'coreml'" in error_line(result)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NOT_YET, reason="the README has no section on weights yet")
+@pytest.mark.parametrize("form", FORMATS)
+def test_readme_lines_of_each_runtime(form, tmp_path, monkeypatch):
+    assert f"python export.py --format {form} -o {OUTPUTS[form]}\n" in README
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    export(weights.bundled(), form, OUTPUTS[form])
+    names = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(readme_block("faces = resize("), names)
+        exec(readme_block(f'"{OUTPUTS[form]}"'), names)
+    estimator = AgeGenderEstimator.load()
+    face = crop_box(read_image(ROOT / "samples" / "grace_hopper.jpg"), (161, 137, 377, 353), estimator.margin)
+    (age,), (male,) = estimator.predict([face])
+    np.testing.assert_allclose(names["gender"][:, 1], [male], atol=1e-4)
+    np.testing.assert_allclose(names["age"] @ np.arange(101), [age], atol=1e-3)
