@@ -105,8 +105,8 @@ def export(weight_file: str | Path, format_name: str, output: str | Path) -> str
         JobError: The export failed, or its answers differ; `output` is as it was.
     """
     form, output = FORMATS[format_name], Path(output)
-    check_packages(format_name)
     check_place(form, output)
+    check_packages(format_name)
     model, info = weights.load_model(weight_file)
     images = example_images(info.img_size)
     expected = normalised_answers(model, info, images)

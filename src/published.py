@@ -167,7 +167,8 @@ class Download:
 def failure(name: str, known: str | None, download: Download, error: Exception) -> str:
     """One line about a failed download: what was expected, what was received, what to do instead."""
     if download.size is None:
-        received = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps urllib3 wraps why
+        received = " ".join(str(reason).split())[:200] or type(error).__name__
     else:
         received = f"{download.size} other bytes with MD5 {download.md5} and SHA-256 {download.sha256}"
     expected = f" with {known}" if known else ""
