@@ -10,7 +10,8 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -268,8 +269,11 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
         OSError: The disk is full, or the folder cannot be written to.
     """
     try:
-        with warnings.catch_warnings():
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and the like
+            if form.keras_name == "openvino":
+                stack.enter_context(mended_openvino())
             logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # a line for every operation it cannot write
             network.export(str(path), format=form.keras_name, verbose=False)
     except OSError:
@@ -277,6 +281,24 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
     except Exception as error:  # four exporters of four projects
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise JobError(f"Keras' export to {form.keras_name} failed: {reason}") from error
+
+
+@contextmanager
+def mended_openvino() -> Iterator[None]:
+    """Lets OpenVINO 2026.4 convert under Python 3.13.
+
+    It asks for TensorFlow's version in a function that imports it and deletes its name again by two calls of `exec`,
+    which no longer share their variables (PEP 667).
+    """
+    import tensorflow as tf
+    from openvino.frontend.tensorflow import utils
+
+    original = utils.get_environment_setup
+    utils.get_environment_setup = lambda _: {"tensorflow": tf.__version__}
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = original
 
 
 def run(form: Format, path: Path, images: np.ndarray) -> Answers:
