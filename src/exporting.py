@@ -110,9 +110,9 @@ def export(weight_file: str | Path, format_name: str, output: str | Path) -> str
     check_packages(format_name)
     model, info = weights.load_model(weight_file)
     images = example_images(info.img_size)
-    expected = normalised_answers(model, info, images)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder, whole_float32():
+        expected = normalised_answers(model, info, images)
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
@@ -157,6 +157,19 @@ def check_place(form: Format, output: Path) -> None:
         raise UserError(f"expected a name for the exported network, received the weight file {output}; use another")
     if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
         raise UserError(f"expected a new folder or an older SavedModel, received {output}; choose another name")
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Keeps GPUs from rounding to TensorFloat-32 (10 bits), which the check would take for a broken export."""
+    import tensorflow as tf
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def example_images(size: int) -> np.ndarray:

@@ -146,6 +146,20 @@ def test_a_runtime_that_gives_something_else_is_caught(small, tmp_path, monkeypa
         assert folder_of(tmp_path) == []
 
 
+def test_numbers_are_not_rounded_on_gpus(small, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled
+    seen = []
+    form = FORMATS["saved_model"]
+    look = dataclasses.replace(form, run=lambda *arguments: (seen.append(rounded()), form.run(*arguments))[1])
+    monkeypatch.setitem(FORMATS, "saved_model", look)
+    small()
+    export("any", "saved_model", tmp_path / "a")
+    assert seen == [False]
+    assert rounded()  # TensorFlow's own default is back
+
+
 def test_limits_of_the_check():
     ages = np.zeros((1, 101))
     ages[0, 20] = 1.0
