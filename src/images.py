@@ -76,7 +76,7 @@ def decode_image(data: bytes) -> np.ndarray:
         raise ImageError("more pixels than allowed" if too_large else "damaged picture") from error
     if image is None:
         raise ImageError("not a picture that OpenCV can read, or damaged")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # in place: pages of a new array cost more than the swap
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:

@@ -15,6 +15,8 @@ from src.images import ImageError, crop_box
 from src.predictions import Prediction
 
 BATCH_SIZE = 32
+AHEAD = 16
+"""Pictures a thread that are read ahead, so that no core waits while the caller estimates and draws a batch."""
 MEMORY = 2**28
 """Bytes of decoded pictures that wait for the network, and as many again that were read ahead."""
 
@@ -64,7 +66,7 @@ class Predictor:
         """Reads pictures and finds faces in a pool of threads, and estimates the faces of many pictures together.
 
         OpenCV and dlib release the interpreter lock, so threads use all cores while the network runs in the caller's
-        thread. At most `batch_size + 4 * workers` pictures are in memory, fewer when they are large (`MEMORY`).
+        thread. At most `batch_size + AHEAD * workers` pictures are in memory, fewer when they are large (`MEMORY`).
 
         Args:
             items: `(name, item)` of every picture; taken as they are needed.
@@ -82,7 +84,7 @@ class Predictor:
 
         def read_ahead() -> None:
             nonlocal items, fault
-            while len(futures) < workers or (len(futures) < 4 * workers and _finished_bytes(futures) < MEMORY):
+            while len(futures) < workers or (len(futures) < AHEAD * workers and _finished_bytes(futures) < MEMORY):
                 try:
                     item = next(items)
                 except StopIteration:

@@ -153,4 +153,6 @@ def _no_source(name: str, camera: str) -> str:
             f"expected frames from {name}, received none: no such camera, or in use elsewhere; "
             "give --camera INDEX or VIDEO, or --image_dir FOLDER"
         )
+    if "://" in camera:
+        return f"expected frames from {name}, received none; check the address, its password, and the network"
     return f"expected a video that OpenCV can read, received {name}, which gives no frame; check or convert it"

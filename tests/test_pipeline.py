@@ -95,7 +95,7 @@ def count_taken(batch_size, workers=2):
 
 
 def test_only_so_many_pictures_are_read_ahead(monkeypatch):
-    assert count_taken(batch_size=8) <= 8 + 4 * 2
+    assert count_taken(batch_size=8) <= 8 + pipeline.AHEAD * 2
     monkeypatch.setattr(pipeline, "MEMORY", 1)  # all pictures are large now
     assert count_taken(batch_size=8) <= 1 + 2 * 2
 

@@ -112,3 +112,9 @@ def test_leaving_releases_the_camera():
     with VideoSource("0", FakeCamera(capture)):
         pass
     assert capture.released
+
+
+def test_a_stream_that_gives_nothing_names_the_address_without_its_password():
+    with pytest.raises(UserError, match=r"frames from rtsp://host/door, received none; check the address") as caught:
+        VideoSource("rtsp://me:secret@host/door", FakeCamera())
+    assert "secret" not in str(caught.value)
