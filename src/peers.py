@@ -22,6 +22,8 @@ SILENCE_SECONDS = 60
 """A process that says nothing for so long (its machine is gone, or it hangs) counts as ended."""
 GRACE_SECONDS = 5
 """Time for a process to end with an error of its own, when another's is known: often it is the same."""
+HELLO_SECONDS = 5
+"""Time to say who one is; a stranger who says nothing does not keep the others waiting for longer."""
 TOKEN_BYTES = 16
 
 Connections = dict[int, socket.socket]
@@ -45,23 +47,33 @@ def accept_all(server: socket.socket, token: bytes, processes: int, timeout: flo
     connections: Connections = {}
     end = time.monotonic() + timeout
     with server:
-        while len(connections) < processes - 1:
+        while missing := sorted(set(range(1, processes)) - set(connections)):
             server.settimeout(max(end - time.monotonic(), 0.01))
             try:
                 connection, _ = server.accept()
-                connection.settimeout(SILENCE_SECONDS)
-                hello = _read(connection, TOKEN_BYTES + 4)
             except TimeoutError as error:
-                missing = sorted(set(range(1, processes)) - set(connections))
+                for connection in connections.values():
+                    connection.close()
                 raise JobError(
                     f"expected connections of {processes - 1} processes to process 0, received none of "
                     f"{', '.join(map(str, missing))}; open the ports between the machines"
                 ) from error
-            if secrets.compare_digest(hello[:TOKEN_BYTES], token):
-                connections[int.from_bytes(hello[TOKEN_BYTES:], "big")] = connection
-            else:
+            number = _read_hello(connection, token)
+            if number is None:
                 connection.close()  # a stranger
+            else:
+                connections[number] = connection
     return connections
+
+
+def _read_hello(connection: socket.socket, token: bytes) -> int | None:
+    """The number of the process at the other end, or None if it does not know the token."""
+    connection.settimeout(HELLO_SECONDS)
+    try:
+        hello = _read(connection, TOKEN_BYTES + 4)
+    except OSError:  # silent, or gone
+        return None
+    return int.from_bytes(hello[TOKEN_BYTES:], "big") if secrets.compare_digest(hello[:TOKEN_BYTES], token) else None
 
 
 def connect(host: str, port: int, token: bytes, process_id: int) -> Connections:
