@@ -38,7 +38,6 @@ MAY_CHANGE_ON_RESUME = (
     "distributed.processes",
     "distributed.process_id",
     "distributed.coordinator",
-    "data.cache_dir",
     "data.image_dir",
     "wandb.project",
 )
