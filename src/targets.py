@@ -35,13 +35,14 @@ def age_targets(
 
     "onehot" is one class; an age between two whole years is split between them so that the expectation is the age.
     "gaussian" is the label distribution of DLDL (Gao et al., "Deep Label Distribution Learning with Label Ambiguity",
-    arXiv 1611.01731): a normal density around the age, taken at the whole years 0..100 and normalised.
+    arXiv 1611.01731): a normal density around the age, taken at the whole years 0..100 and normalised. Where the spread
+    of the votes is known the target is such a density of this spread, whatever the kind.
 
     Args:
         ages: `(n,)` years or NaN; above 100 counts as 100, below 0 as 0.
         kind: One of `AGE_TARGETS`.
         sigma: Standard deviation of "gaussian" in years, above 0.
-        spreads: `(n,)` standard deviation of the votes in years, at least 0.5, or NaN where `sigma` is to be used.
+        spreads: `(n,)` standard deviation of the votes in years, below 0.5 taken for 0.5; NaN where it is unknown.
 
     Returns:
         `(n, 101)` float32, rows sum to 1.
@@ -54,15 +55,17 @@ def age_targets(
     unknown = np.isnan(ages)
     ages = np.clip(np.where(unknown, 0, ages), 0, labels.MAX_AGE)
     distance = np.arange(labels.AGE_CLASSES) - ages[:, np.newaxis]  # (n, 101) years
-    if kind == "onehot":
-        targets = np.maximum(1 - np.abs(distance), 0)
-    else:
-        width = np.full(len(ages), sigma)
-        if spreads is not None:
-            width = np.where(np.isnan(spreads), sigma, np.maximum(spreads, _SMALLEST_SPREAD))
-        targets = np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
+    targets = np.maximum(1 - np.abs(distance), 0) if kind == "onehot" else _density(distance, np.full(len(ages), sigma))
+    if spreads is not None:
+        voted = ~np.isnan(spreads)
+        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], _SMALLEST_SPREAD))
     targets[unknown] = 1
     return (targets / targets.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _density(distance: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """Normal densities, not normalised: `distance` `(n, 101)` and `width` `(n,)` in years."""
+    return np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
 
 
 def gender_weights(genders: np.ndarray) -> np.ndarray:

@@ -52,6 +52,15 @@ def test_spread_of_votes_is_the_width_where_it_is_known():
     assert result[2, 50] / result[2, 51] == pytest.approx(math.exp((0.7**2 - 0.3**2) / (2 * 0.5**2)), rel=1e-4)
 
 
+def test_votes_make_onehot_targets_soft_where_their_spread_is_known():
+    result = targets.age_targets(np.array([50.0, 50.0, NAN]), "onehot", 2.0, np.array([4.0, NAN, 3.0]))
+    # A normal density of sigma 4: exp(-1/32) of its top one year away.
+    assert result[0, 51] / result[0, 50] == pytest.approx(math.exp(-1 / 32), rel=1e-5)
+    assert result[0, 50] == pytest.approx(1 / (4 * math.sqrt(2 * math.pi)), rel=1e-4)
+    assert result[1].tolist() == [float(year == 50) for year in range(101)]
+    np.testing.assert_allclose(result[2], 1 / 101)
+
+
 @pytest.mark.parametrize(("kind", "sigma"), [("uniform", 2.0), ("gaussian", 0.0)])
 def test_wrong_target_is_one_line(kind, sigma):
     with pytest.raises(UserError, match=f"onehot, gaussian with a sigma above 0, received {kind}"):
