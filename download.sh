@@ -19,7 +19,7 @@ RETRIES=5 # attempts in a row that bring no further byte
 
 temporary=""
 trap '[[ -z $temporary ]] || rm -rf "$temporary"' EXIT
-trap 'exit 130' INT TERM
+trap 'echo "interrupted: the same command goes on" >&2; exit 130' INT TERM
 
 fail() {
     echo "error: $1" >&2

@@ -4,10 +4,12 @@ import http.server
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -23,7 +25,10 @@ PAYLOAD = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tob
 
 
 class CuttingHandler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files` with ranges; the first `server.cuts` GETs break off after half of what was asked for."""
+    """Serves `server.files` with ranges; the first `server.cuts` GETs break off after half of what was asked for.
+
+    With `server.stalls` a GET sends that half and then nothing, until the client is gone.
+    """
 
     def do_HEAD(self):
         self.answer(with_body=False)
@@ -53,6 +58,10 @@ class CuttingHandler(http.server.BaseHTTPRequestHandler):
             if server.cuts > 0:
                 server.cuts -= 1
                 stop = start + (len(body) - start) // 2
+            if server.stalls:
+                self.wfile.write(body[start : start + (len(body) - start) // 2])
+                self.rfile.read(1)
+                return
             self.wfile.write(body[start:stop])
 
     def log_message(self, *args):
@@ -67,7 +76,7 @@ def server():
         "/imdb_crop.tar": tar_of("imdb_crop", "imdb.mat"),
         "/appa.zip": zip_of("appa-real-release", "gt_avg_test.csv"),
     }
-    server.cuts, server.ranges, server.tells_size, server.log = 0, True, True, []
+    server.cuts, server.ranges, server.tells_size, server.stalls, server.log = 0, True, True, False, []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield server
@@ -156,6 +165,35 @@ def test_next_run_goes_on_with_the_part(project, server):
     (project / "data/wiki_crop.tar.part").write_bytes(whole[:1000])
     assert download(project, server, "wiki").returncode == 0
     assert gets(server) == ["bytes=1000-"]
+    assert (project / "data/wiki_crop/00/face.jpg").read_bytes() == PAYLOAD
+
+
+def test_ctrl_c_in_a_transfer_keeps_what_came(project, server):
+    server.stalls = True
+    size = len(server.files["/wiki_crop.tar"])
+    part = project / "data/wiki_crop.tar.part"
+    env = os.environ | {"BASE_URL": f"http://127.0.0.1:{server.server_port}", "no_proxy": "*"}
+    command = [BASH, str(project / "download.sh"), "wiki"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        give_up = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size > size // 4):
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the script and the program that transfers
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted: the same command goes on"
+    server.stalls, came = False, part.stat().st_size
+    assert download(project, server, "wiki").returncode == 0
+    assert gets(server) == [None, f"bytes={came}-"]
+    assert (project / "data/wiki_crop/00/face.jpg").read_bytes() == PAYLOAD
+
+
+def test_archive_of_another_program_that_is_too_long(project, server):
+    whole = server.files["/wiki_crop.tar"]
+    (project / "data").mkdir()
+    (project / "data/wiki_crop.tar").write_bytes(whole + b"more")  # of another program
+    assert download(project, server, "wiki").returncode == 0
     assert (project / "data/wiki_crop/00/face.jpg").read_bytes() == PAYLOAD
 
 
