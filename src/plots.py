@@ -131,7 +131,9 @@ def plot_pictures_per_person(counts: ArrayLike, database: str) -> Figure:
     axes.loglog(sizes, persons, "o", color=BLUE)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.0f}")
-    axes.set(
+    axes.set(  # limits: around a single dot matplotlib would show fractions of a picture, rounded to 0
+        xlim=(0.8, 1.25 * sizes.max(initial=10)),
+        ylim=(0.8, 1.25 * persons.max(initial=10)),
         title=f"{database}: {len(counts):,} persons, {int(counts.sum()):,} pictures",
         xlabel="pictures of a person",
         ylabel="persons",

@@ -62,6 +62,15 @@ def test_pictures_per_person():
     assert axes.lines[0].get_xydata().tolist() == [[1, 3], [7, 1]]
 
 
+def test_one_picture_a_person_is_a_dot_at_one():
+    axes = plots.plot_pictures_per_person([1] * 150, "wiki").axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[1, 150]]
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        shown = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+        assert shown[0] == 1
+        assert len(shown) > 1
+
+
 def test_faces_and_missing_pictures():
     image = np.full((4, 4, 3), 9, np.uint8)
     figure = plots.plot_faces([image, None], ["F 20", "M -3"], "the worst", columns=3)
