@@ -178,6 +178,7 @@ def _meet(place: Place, devices: int | str) -> Peers:
             f"{keras.backend.backend()}; start with KERAS_BACKEND=jax python train.py ..."
         )
     host, port = place.coordinator.rsplit(":", 1)
+    host = host.strip("[]")  # of IPv6; JAX wants them, sockets do not
     _check_coordinator(host, int(port), place.process_id)
     local_devices = choose_local_devices(place, devices)
     if local_devices is not None:

@@ -55,7 +55,7 @@ def _place_of_config(cfg: DictConfig) -> Place:
 
 
 def check_whole(value, name: str, least: int, most: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or value):
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (value if most is None else most):
         expected = f"of at least {least}" if most is None else f"in {least}..{most}"
         raise UserError(f"expected {name} to be a whole number {expected}, received {value!r}; correct it")
 
@@ -115,12 +115,13 @@ def _place_of_open_mpi(environment: Mapping[str, str], coordinator: str | None) 
         int(environment[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
     )
     uri = environment.get("OMPI_MCA_orte_hnp_uri", "")
-    host = re.match(r"[0-9.]+;tcp6?://(\[?[^,:]+|\[[^,\]]+)", uri)
+    host = re.match(r"[0-9.]+;tcp6?://(\[[^,\]]+|[^,:\[]+)", uri)
     job = zlib.crc32((uri.split(".")[0] or environment.get("PMIX_NAMESPACE") or str(os.getppid())).encode())
     if local_processes == processes:
         address = f"127.0.0.1:{job_port(job)}"
     elif host or coordinator:
-        address = f"{host[1].lstrip('[')}:{job_port(job)}" if host else coordinator
+        closing = "]" if host and host[1].startswith("[") else ""  # addresses of IPv6 keep their brackets
+        address = f"{host[1]}{closing}:{job_port(job)}" if host else coordinator
     else:
         raise UserError(
             "expected distributed.coordinator=HOST:PORT with this version of Open MPI on several machines, received "
