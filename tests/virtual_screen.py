@@ -96,7 +96,7 @@ def wait_for(attempt: Callable[[], list], seconds: float = 120) -> list:
 @contextmanager
 def virtual_screen(folder: Path) -> Iterator[Screen]:
     read_end, write_end = os.pipe()
-    # -noreset: without it the server starts anew whenever its last client leaves, and refuses those that come meanwhile.
+    # Without -noreset the server starts anew whenever its last client leaves, and refuses those that come meanwhile.
     command = ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "1000x800x24", "-nolisten", "tcp", "-noreset"]
     server = subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL)
     os.close(write_end)
