@@ -189,8 +189,8 @@ def test_mirrored_strategy_runs_and_learns(start, tmp_path):
     overrides = ["train.epochs=12", "train.optimizer_name=adam", "augment.enabled=false"]
     finish(start(*overrides, KERAS_BACKEND="tensorflow", CPU_DEVICES="2"))
     log = pd.read_csv(tmp_path / "run" / f"{STEM}_log.csv")
-    assert log["pred_gender_accuracy"].iloc[-1] == 1
-    assert log["pred_gender_loss"].iloc[-1] < 0.3 * log["pred_gender_loss"][0]
+    assert log["loss"].iloc[-1] < 0.75 * log["loss"][0]
+    assert log["pred_age_mae"].iloc[-1] < 0.75 * log["pred_age_mae"][0]
 
 
 @pytest.mark.slow
