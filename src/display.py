@@ -25,8 +25,10 @@ SMALLEST_TEXT = 12
 """Least height of a label's text, pixels, where the picture has room for it."""
 LARGEST_WINDOW = (1280, 720)
 """Width and height in pixels of screen that the window takes at most by itself."""
+OPENING = 50
+"""Milliseconds for a window to appear."""
 REPAINTS = (0.3, 1.5)
-"""Seconds after which a picture is painted again: Qt now and then leaves a new window black."""
+"""Seconds after which a picture is painted again, since Qt now and then loses the first painting."""
 QUIT_KEYS = (27, ord("q"), ord("Q"))
 LEAST_ROOM = 2**24
 """Bytes that must be free on a disk for a video to go on: enough to complete the file."""
@@ -117,7 +119,7 @@ class Window:
     def show(self, image: np.ndarray) -> None:
         """Shows an RGB picture; the window takes the shape of the picture, at most `LARGEST_WINDOW`."""
         if not self._shape:
-            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            self._open()
         if image.shape != self._shape:
             self._shape = image.shape
             height, width = image.shape[:2]
@@ -126,6 +128,16 @@ class Window:
         self._frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         cv2.imshow(self.title, self._frame)
         self._repaints = [time.monotonic() + delay for delay in REPAINTS]
+
+    def _open(self) -> None:
+        """Opens the window, and before it one to throw away: on a screen without a window manager
+        Qt leaves a process's first window black for good in one start of six, a later one in one of a hundred."""
+        for is_last in (False, True):
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.waitKey(OPENING)
+            if not is_last:
+                cv2.destroyWindow(self.title)
+                cv2.waitKey(1)
 
     def key(self, milliseconds: int) -> str | None:
         """Waits for a key and handles the window's events; None when no key was pressed in this time.
