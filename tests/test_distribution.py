@@ -199,7 +199,8 @@ def test_processes_compute_the_losses_of_one(start, reference, tmp_path, count):
     outputs = [finish(process) for process in start_group(start, count)]
     assert_losses(tmp_path / "run", reference, rtol=1e-4)
     assert "Epoch 2/2" in outputs[0][0]
-    assert [out for out, _ in outputs[1:]] == [""] * (count - 1)  # process 0 alone talks
+    for out, _ in outputs[1:]:  # process 0 alone talks; Gloo, by which JAX's processes talk to each other, is no Python
+        assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == []
 
 
 @pytest.mark.slow
