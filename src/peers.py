@@ -170,9 +170,10 @@ class Peers:
                     text = line.strip()
                     if text == "done":
                         return
-                    if text:
+                    if text and not self._leaving and not self._ending.locked():
                         self._end_after(text, GRACE_SECONDS)
                         return
+                    # else this process is ending already, and waits here until the other has ended
         except TimeoutError:
             self._end_after(f"{self._name(number)} has not answered for {SILENCE_SECONDS} seconds", 0)
             return
@@ -184,7 +185,8 @@ class Peers:
         """Ends this process because of another, unless it is leaving by itself."""
         if self._leaving or not self._ending.acquire(blocking=False):
             return
-        self._tell(message)  # process 0 passes it on
+        if self._process_id == 0:
+            self._tell(message)
         waited = time.monotonic() + grace
         while time.monotonic() < waited:
             if self._leaving:
@@ -194,7 +196,7 @@ class Peers:
         if self._process_id == 0:  # the others lose JAX's service with this process, so they go first
             for thread in self._listeners:
                 if thread is not threading.current_thread():
-                    thread.join(GRACE_SECONDS)
+                    thread.join(2 * GRACE_SECONDS)  # they wait for GRACE_SECONDS themselves
         self._end_now(1)
 
 
