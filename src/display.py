@@ -131,7 +131,7 @@ class Window:
 
     def _open(self) -> None:
         """Opens the window, and before it one to throw away: on a screen without a window manager
-        Qt leaves a process's first window black for good in one start of six, a later one in one of a hundred."""
+        Qt leaves a process's first window black for good in one start of six, a later one in about one of forty."""
         for is_last in (False, True):
             cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.waitKey(OPENING)
