@@ -1,6 +1,8 @@
 """`demo.py` as a user runs it, and what `run_demo` checks and says."""
 
+import contextlib
 import csv
+import functools
 import os
 import subprocess
 import sys
@@ -179,12 +181,30 @@ def test_output_folder_without_permission(tmp_path):
         prepare_output(tmp_path / "out")
 
 
+def three_starts(test):
+    """Qt leaves a window without a window manager black in some starts; then the test starts anew."""
+
+    @functools.wraps(test)
+    def run(weights, tmp_path):
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            try:
+                return test(weights, folder)
+            except AssertionError:
+                if number == 2:
+                    raise
+
+    return run
+
+
 def has_label(shot):
     return any((shot == colour).all(axis=2).sum() > 50 for colour in COLOURS.values())
 
 
 @needs_screen
 @pytest.mark.slow
+@three_starts
 def test_folder_in_the_window(weights, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -206,6 +226,7 @@ def test_folder_in_the_window(weights, tmp_path):
 
 @needs_screen
 @pytest.mark.slow
+@three_starts
 def test_video_as_camera_in_the_window(weights, tmp_path):
     talk = write_talk(tmp_path / "talk.avi", frames=3000)
     options = ["--camera", talk, "--weight_file", weights]
@@ -224,7 +245,12 @@ def test_video_as_camera_in_the_window(weights, tmp_path):
     assert has_label(read_image(saved))
 
 
+@contextlib.contextmanager
 def start(screen, folder, options):
     command = [sys.executable, str(ROOT / "demo.py"), *map(str, options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=screen.environment, cwd=folder, **pipes)
+    with subprocess.Popen(command, env=screen.environment, cwd=folder, **pipes) as run:
+        try:
+            yield run
+        finally:
+            run.kill()  # after a failed assertion it would show its window for ever
