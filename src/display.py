@@ -130,14 +130,18 @@ class Window:
         self._repaints = [time.monotonic() + delay for delay in REPAINTS]
 
     def _open(self) -> None:
-        """Opens the window, and before it one to throw away: on a screen without a window manager
-        Qt leaves a process's first window black for good in one start of six, a later one in about one of forty."""
-        for is_last in (False, True):
-            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.waitKey(OPENING)
-            if not is_last:
-                cv2.destroyWindow(self.title)
-                cv2.waitKey(1)
+        """Opens the window, and before it one to throw away.
+
+        On a screen without a window manager Qt leaves a process's first window black for good in one start of six, a
+        later one in about one of forty.
+        """
+        flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
+        cv2.namedWindow(self.title, flags)
+        cv2.waitKey(OPENING)
+        cv2.destroyWindow(self.title)
+        cv2.waitKey(1)
+        cv2.namedWindow(self.title, flags)
+        cv2.waitKey(OPENING)
 
     def key(self, milliseconds: int) -> str | None:
         """Waits for a key and handles the window's events; None when no key was pressed in this time.

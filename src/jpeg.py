@@ -1,7 +1,6 @@
 """Large JPEG files at a half, a quarter or an eighth of their size, which the format gives almost for nothing."""
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,10 +22,7 @@ def read_at_least(path: str | os.PathLike, side: float) -> np.ndarray:
     Raises:
         ImageError: as `images.read_image`.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise images.ImageError(error.strerror or str(error)) from error
+    data = images.read_bytes(path)
     smallest = smallest_side(data)
     factor = next((factor for factor in _FLAGS if smallest >= factor * side), None)
     if factor is None:

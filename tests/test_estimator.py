@@ -132,7 +132,6 @@ def readme_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-@pytest.mark.skipif("<!-- python -->" in README, reason="the README has no section for library users yet")
 def test_readme_shows_what_works():
     picture, faces = readme_blocks()
     script = f"{picture}\nassert face.gender in 'FM'\n{faces}\nassert ages.shape == male_probability.shape == (1,)"

@@ -18,7 +18,6 @@ from src.images import crop_box, read_image
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OUTPUTS = {"onnx": "age_gender.onnx", "litert": "age_gender.tflite", "openvino": "age_gender.xml"}
 OUTPUTS["saved_model"] = "age_gender"
-NOT_YET = "<!-- weights -->" in README
 
 
 def readme_block(text: str) -> str:
@@ -44,7 +43,6 @@ def test_mistakes_are_one_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NOT_YET, reason="the README has no section on weights yet")
 @pytest.mark.parametrize("form", FORMATS)
 def test_readme_lines_of_each_runtime(form, tmp_path, monkeypatch):
     assert f"python export.py --format {form} -o {OUTPUTS[form]}\n" in README
