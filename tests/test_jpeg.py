@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -59,3 +61,10 @@ def test_damaged_files_raise_as_the_reader_does(tmp_path, picture, length):
         jpeg.read_at_least(tmp_path / "b.jpg", 10)
     with pytest.raises(images.ImageError, match="No such file"):
         jpeg.read_at_least(tmp_path / "missing.jpg", 10)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(images.ImageError, match="not a file"):
+        jpeg.read_at_least(tmp_path / "a.jpg", 10)
