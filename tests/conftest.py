@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' figures are those of a CPU
@@ -11,6 +12,8 @@ import pytest
 
 from src.cli import ROOT
 from src.images import write_image
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, by what tests start too
 
 
 @pytest.fixture
