@@ -17,6 +17,7 @@ and, from some sources:
 import difflib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def load_table(
 
     Args:
         db: A name of `NAMES`, or the path of a `.csv` (`src.csv_tables`) or `.mat` (`src.mat_tables`), or several.
+            One that is named twice is trained on twice as often: its rows of training come twice, the others once.
         image_dir: Where the pictures lie, for all tables or one for each; None: the table's own place, which is below
             `data/` for the names and the folder of the file for a `.csv`.
         target: Which age APPA-REAL's rows learn, `real` or `apparent`.
@@ -70,7 +72,13 @@ def load_table(
     folders = [image_dir] * len(dbs) if image_dir is None or isinstance(image_dir, PathLike) else list(image_dir)
     if not dbs or len(folders) != len(dbs):
         raise UserError(f"expected tables in data.db and one data.image_dir or one for each, received {dbs}, {folders}")
-    return _concatenate([_load_one(*pair, target, split) for pair in zip(dbs, folders, strict=True)])
+    pairs = [(name, os.fspath(folder) if folder else None) for name, folder in zip(dbs, folders, strict=True)]
+    tables = {pair: _load_one(*pair, target, split) for pair in dict.fromkeys(pairs)}
+    parts = list(tables.values())
+    for pair, count in Counter(pairs).items():
+        again = tables[pair][tables[pair]["split"] == "train"]
+        parts += [again] * (count - 1)
+    return _concatenate(parts)
 
 
 def require_crops(table: pd.DataFrame) -> None:

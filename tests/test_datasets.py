@@ -214,6 +214,16 @@ def test_several_tables_with_and_without_their_own_folder(root, tmp_path):
     assert both["split"].tolist() == ["train", "val"]
 
 
+def test_table_named_twice_is_trained_on_twice_and_judged_once(root, tmp_path):
+    write_pictures(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    rows = ["0,1,a.jpg,0.1,train", "0,2,b.jpg,0.1,val", "0,3,c.jpg,0.1,test"]
+    write_text(tmp_path / "a.csv", HEADER + ",margin,split", *rows)
+    write_text(tmp_path / "b.csv", HEADER + ",margin,split", "1,4,a.jpg,0.1,train")
+    table = load_table([tmp_path / "a.csv", tmp_path / "b.csv", str(tmp_path / "a.csv")])
+    assert table["age"].tolist() == [1, 2, 3, 4, 1]
+    assert table.index.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_folders_for_another_number_of_tables(root, tmp_path):
     with pytest.raises(UserError, match="one for each"):
         load_table(["imdb", "wiki"], image_dir=[tmp_path])
