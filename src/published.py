@@ -11,7 +11,7 @@ import h5py
 
 from src.cli import ROOT, JobError, UserError
 
-BUNDLED = "EfficientNetLite0_112.hdf5"
+BUNDLED = "EfficientNetLite0_128.hdf5"
 """Name of the weights in `pretrained_models/` that are used when none are named."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
 TIMEOUT = 30.0
