@@ -103,12 +103,16 @@ def test_a_killed_run_goes_on_as_if_unbroken(training_overrides, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(training_overrides, folder):
     command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=500"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            if line.startswith("Epoch 3/"):
-                process.send_signal(signal.SIGINT)
-                break
-        _, errors = process.communicate(timeout=120)
+    for _ in range(3):  # known fault, cause not found: now and then the process ends in TensorFlow, its memory corrupt
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("Epoch 3/"):
+                    process.send_signal(signal.SIGINT)
+                    break
+            _, errors = process.communicate(timeout=120)
+        if process.returncode not in (-signal.SIGSEGV, -signal.SIGABRT):
+            break
+        assert ResumeFile(folder / "MobileNet_32_resume.npz", None).read_state().epochs >= 2  # nothing was lost
     assert process.returncode == 130
     last = errors.strip().splitlines()[-1]
     assert last.startswith("interrupted: ")
