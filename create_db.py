@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--db", default="imdb", choices=("imdb", "wiki"), help="data set (default: %(default)s)")
     parser.add_argument("--min_score", type=float, default=1.0, help="least score of the face (default: %(default)s)")
     args = parser.parse_args()
-    from src.imdb_wiki import create_db
+    from src.datasets import create_imdb_wiki
 
-    print("\n".join(create_db(args.db, args.min_score)))
+    print("\n".join(create_imdb_wiki(args.db, args.min_score)))
 
 
 if __name__ == "__main__":

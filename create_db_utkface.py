@@ -18,9 +18,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, help="table to write: NAME.csv or NAME.mat")
     parser.add_argument("--img_size", type=int, default=64, help="side of the pictures in a .mat (default: 64 pixels)")
     args = parser.parse_args()
-    from src.utkface import create_db
+    from src.datasets import create_utkface
 
-    print("\n".join(create_db(args.input, args.output, args.img_size)))
+    print("\n".join(create_utkface(args.input, args.output, args.img_size)))
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from src.cropping import CropSettings, crop_folder  # after parsing, so that --help answers at once
-    from src.detector import THRESHOLD
+    from src.datasets import CropSettings, crop_folder  # after parsing, so that --help answers at once
+    from src.images import THRESHOLD
 
     threshold = THRESHOLD if args.threshold is None else args.threshold
     settings = CropSettings(args.margin, args.min_size, threshold, args.max_side, args.main_face)

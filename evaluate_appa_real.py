@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from src.estimator import AgeGenderEstimator  # after --help has answered: these imports take seconds
     from src.evaluation import evaluate_appa_real
+    from src.inference import AgeGenderEstimator  # after --help has answered: these imports take seconds
 
     estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size)
     _, lines = evaluate_appa_real(estimator, args.image_dir, args.split, args.flip, args.output_dir)

@@ -24,9 +24,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from src import exporting, weights
+    from src import models
 
-    print(exporting.export(args.weight_file or weights.bundled(), args.format, args.output))
+    print(models.export_model(args.weight_file or models.bundled(), args.format, args.output))
 
 
 if __name__ == "__main__":

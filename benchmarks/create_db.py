@@ -19,9 +19,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src import imdb_wiki
 from src.cli import JobError, run
-from src.csv_tables import write_csv
+from src.datasets import imdb_wiki
+from src.datasets.csv_table import write_csv
 
 IMDB_ENTRIES = 460_723
 MIN_SCORE = 1.0
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def generate_arrays(entries: int, rng: np.random.Generator) -> Arrays:
-    """Labels as `src.imdb_wiki.load_arrays` gives them, with all the flaws that the real ones have."""
+    """Labels as `src.datasets.imdb_wiki.load_arrays` gives them, with all the flaws that the real ones have."""
     dob = rng.integers(693_000, 730_000, entries, dtype=np.int32)
     dob[rng.random(entries) < 0.01] = 1
     paths = np.empty(entries, dtype=object)

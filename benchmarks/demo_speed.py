@@ -23,18 +23,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src import cli, factory
-from src.detector import FaceDetector
-from src.display import draw_predictions
-from src.estimator import AgeGenderEstimator
-from src.folder_demo import run_folder_to_files
-from src.images import crop_box, list_images, read_image, resize, write_image
+from src import cli
+from src.demo.drawing import draw_predictions
+from src.demo.folder import run_folder_to_files
+from src.demo.live import run_live
+from src.demo.sources import VideoSource
+from src.images.boxes import crop_box
+from src.images.detector import FaceDetector
+from src.images.io import list_images, read_image, resize, write_image
+from src.inference.estimator import AgeGenderEstimator
+from src.inference.predictor import Prediction, Predictor
 from src.labels import expected_age
-from src.live import run_live
-from src.pipeline import Predictor
-from src.predictions import Prediction
-from src.sources import VideoSource
-from src.weights import WeightsInfo, bundled, load_model
+from src.models import factory
+from src.models.weights.info import WeightsInfo
+from src.models.weights.published import bundled
+from src.models.weights.store import load_model
 
 SIZES = ((640, 480), (960, 720), (1280, 960))
 LARGE = "EfficientNetB3", 224

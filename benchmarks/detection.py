@@ -17,8 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.detector import FaceDetector
-from src.images import ImageError, crop_box, list_images, read_image, resize, write_image
+from src.images.boxes import crop_box
+from src.images.detector import FaceDetector
+from src.images.io import ImageError, list_images, read_image, resize, write_image
 
 SETTINGS = [(upsample, threshold) for upsample in (0, "auto", 1) for threshold in (0.0, -0.3, -0.4, -0.5, -0.6, -0.7)]
 TILE = 112

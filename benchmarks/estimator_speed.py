@@ -36,9 +36,9 @@ def main() -> None:
     args = parser.parse_args()
     use_one_core()
 
-    from src.estimator import AgeGenderEstimator
-    from src.factory import get_model
-    from src.weights import WeightsInfo
+    from src.inference.estimator import AgeGenderEstimator
+    from src.models.factory import get_model
+    from src.models.weights.info import WeightsInfo
 
     reference = AgeGenderEstimator(get_model(REFERENCE, REFERENCE_SIZE), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4))
     estimators = [AgeGenderEstimator.load(args.weight_file), reference]

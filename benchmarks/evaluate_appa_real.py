@@ -28,7 +28,7 @@ LARGEST_DIFFERENCE = 0.1
 
 def write_pictures(folder: Path, count: int, rng: np.random.Generator) -> None:
     """A `valid` split of smooth coloured noise."""
-    from src.images import resize, write_image
+    from src.images.io import resize, write_image
 
     (folder / "valid").mkdir(parents=True)
     lines = ["file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age"]
@@ -45,7 +45,8 @@ def faces_in(folder: Path) -> list[str]:
 
 def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
     """Ages, read one after the other and predicted 8 at a time."""
-    from src.images import crop_to_margin, read_image, resize
+    from src.images.boxes import crop_to_margin
+    from src.images.io import read_image, resize
     from src.labels import expected_age
 
     ages = []
@@ -63,10 +64,10 @@ def main() -> None:
     parser.add_argument("--img_size", type=int, default=224)
     args = parser.parse_args()
 
-    from src.estimator import AgeGenderEstimator
-    from src.evaluation import evaluate_appa_real
-    from src.factory import get_model
-    from src.weights import WeightsInfo
+    from src.evaluation.evaluate import evaluate_appa_real
+    from src.inference.estimator import AgeGenderEstimator
+    from src.models.factory import get_model
+    from src.models.weights.info import WeightsInfo
 
     model = get_model(args.model_name, args.img_size)
     estimator = AgeGenderEstimator(model, WeightsInfo(args.model_name, args.img_size, MARGIN))

@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import h5py
 import numpy as np
 
-from src import weights
 from src.cli import UserError
-from src.weights_guard import read_through
-from src.weights_info import ATTRIBUTE, to_json
+from src.models import weights
+from src.models.weights.info import ATTRIBUTE, to_json
+from src.models.weights.sandbox import read_through
+from src.models.weights.store import identify_path
 
 BATCH = 100
 """Files of a process."""
@@ -98,7 +99,7 @@ def read(path: Path) -> str:
     """Reads a file as `identify` does, without the rehearsal; returns what came of it in one word."""
     try:
         read_through(path)
-        weights.identify_path(path)
+        identify_path(path)
     except UserError as error:
         return "refused" if str(error).isprintable() else "refused with control characters"
     return "identified"

@@ -21,10 +21,10 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import images
-from src.augmentation import AugmentConfig
-from src.batches import BatchMaker
 from src.cli import ROOT
-from src.prefetch import Prefetcher
+from src.training.batches import BatchMaker
+from src.training.config import AugmentConfig
+from src.training.prefetch import Prefetcher
 
 
 def write_pictures(folder: Path, count: int, side: int = 300) -> None:

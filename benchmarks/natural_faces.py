@@ -22,9 +22,9 @@ CHILD_GROUPS = ("0-2", "3-9")
 
 
 def read_labels(csv: Path, image_dir: Path) -> pd.DataFrame:
-    """A table of whole photographs (see `src.datasets`), with `group`, an index into `metrics.AGE_GROUPS`."""
+    """A table of whole photographs (see `src.datasets.table`), with `group`, an index into `metrics.AGE_GROUPS`."""
+    from src.evaluation.metrics import AGE_GROUPS
     from src.labels import GENDERS
-    from src.metrics import AGE_GROUPS
 
     try:
         rows = pd.read_csv(csv, dtype=str)[["file_name", "age_group", "gender"]]
@@ -41,7 +41,7 @@ def read_labels(csv: Path, image_dir: Path) -> pd.DataFrame:
 
 def measure(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, tuple[float, int]]:
     """Name of each figure -> share and how many photographs it is a share of."""
-    from src import metrics
+    from src.evaluation import metrics
 
     adults = found[found["group"] >= metrics.AGE_GROUPS.index(ADULT_GROUPS_FROM)]
     children = found[found["group"] < len(CHILD_GROUPS)]
@@ -65,9 +65,9 @@ def main() -> None:
     parser.add_argument("--weight_file")
     args = parser.parse_args()
 
-    from src.estimator import AgeGenderEstimator
-    from src.inference import predict_table
-    from src.report import format_skipped, skipped_pictures
+    from src.evaluation.predict_table import predict_table
+    from src.evaluation.report import format_skipped, skipped_pictures
+    from src.inference.estimator import AgeGenderEstimator
 
     table = read_labels(args.labels, args.image_dir)
     estimator = AgeGenderEstimator.load(args.weight_file)

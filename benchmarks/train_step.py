@@ -30,10 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from input_pipeline import make_table, write_pictures  # beside this file
 
-from src import cli, distribution, images, training
-from src.augmentation import AugmentConfig
-from src.generator import EpochSetter, ImageSequence
-from src.steps import StepCallbacks
+from src import cli, images
+from src.training import distributed as distribution
+from src.training.callbacks import EpochSetter, StepCallbacks
+from src.training.config import AugmentConfig
+from src.training.generator import ImageSequence
+from src.training.model import make_model, precision_policy
 
 
 class FixedBatch(keras.utils.PyDataset):
@@ -78,8 +80,8 @@ def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
     batch_size = cfg.train.batch_size
     count = steps * batch_size
     with distribution.join(cfg):
-        keras.mixed_precision.set_global_policy(training.precision_policy(cfg.train.mixed_precision))
-        model = training.make_model(cfg, steps)
+        keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
+        model = make_model(cfg, steps)
         sequence = ImageSequence(
             make_table((paths * (count // len(paths) + 1))[:count]),
             img_size=cfg.model.img_size,
@@ -111,7 +113,7 @@ def main() -> None:
         if args.image_dir is None:
             write_pictures(Path(folder), 300)
         paths = images.list_images(args.image_dir or Path(folder))
-        precision = training.precision_policy(cfg.train.mixed_precision)
+        precision = precision_policy(cfg.train.mixed_precision)
         print(
             f"{cfg.model.model_name}, size {cfg.model.img_size}, {precision}, {keras.backend.backend()}, "
             f"{cfg.train.workers} workers, {args.steps} steps; pictures per second:"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fake_estimator import face
 
-from src.images import write_image
+from src.images.io import write_image
 
 HEADER = "file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age"
 

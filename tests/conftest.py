@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src.cli import ROOT
-from src.images import write_image
+from src.images.io import write_image
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, by what tests start too
 

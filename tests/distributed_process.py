@@ -10,7 +10,7 @@ import os
 import keras
 import training_process  # beside this file
 
-from src import backbones
+from src.models import backbones
 
 
 def build(model_name, img_size, weights=None):

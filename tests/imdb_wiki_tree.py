@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from imdb_wiki_files import serial_day, write_imdb_wiki
 
-from src.images import write_image
+from src.images.io import write_image
 
 SHARE_OF_BAD_DATES, SHARE_OF_BAD_GENDERS, SHARE_OF_SECOND_FACES, SHARE_WITHOUT_FACE = 0.02, 0.02, 0.1, 0.08
 

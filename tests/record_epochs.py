@@ -12,7 +12,8 @@ import keras
 import pandas as pd
 from keras import ops
 
-from src.generator import EpochSetter, ImageSequence
+from src.training.callbacks import EpochSetter
+from src.training.generator import ImageSequence
 
 EPOCHS = 3
 STEPS = 8

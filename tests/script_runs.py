@@ -36,8 +36,9 @@ def error_line(result: subprocess.CompletedProcess) -> str:
 
 def write_weights(path: Path, margin: float) -> Path:
     """Random weights of the smallest network for 32 pixels."""
-    from src.factory import get_model
-    from src.weights import WeightsInfo, save_weights
+    from src.models.factory import get_model
+    from src.models.weights.info import WeightsInfo
+    from src.models.weights.store import save_weights
 
     metrics = {"val_pred_age_mae": 7.25, "val_pred_gender_accuracy": 0.875}
     info = WeightsInfo("MobileNetV2", 32, margin, data="noise", metrics=metrics)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from script_runs import run_help, run_script
 
-from src.datasets import load_table
-from src.images import write_image
+from src.datasets.table import load_table
+from src.images.io import write_image
 
 
 @pytest.fixture

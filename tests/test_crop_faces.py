@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from src.images import read_image, write_image
+from src.images.io import read_image, write_image
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"

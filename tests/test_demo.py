@@ -14,11 +14,11 @@ from fake_estimator import FakeEstimator
 from script_runs import error_line, run_help, run_script, write_weights
 from virtual_screen import needs_screen, virtual_screen, wait_for
 
-from src import demo
 from src.cli import ROOT, JobError, UserError
-from src.demo import choose_margin, prepare_output, run_demo
-from src.display import COLOURS
-from src.images import read_image, write_image
+from src.demo import run as demo
+from src.demo.drawing import COLOURS
+from src.demo.run import choose_margin, prepare_output, run_demo
+from src.images.io import read_image, write_image
 
 SAMPLES = ROOT / "samples"
 
@@ -80,8 +80,8 @@ def test_samples_into_files(weights, tmp_path):
     assert left < 270 < right  # Grace Hopper's nose
     assert top < 250 < bottom
 
-    from src.estimator import AgeGenderEstimator
-    from src.images import crop_box
+    from src.images.boxes import crop_box
+    from src.inference.estimator import AgeGenderEstimator
 
     image = read_image(SAMPLES / "grace_hopper.jpg")
     ages, males = AgeGenderEstimator.load(weights).predict([crop_box(image, (left, top, right, bottom), 0.4)])

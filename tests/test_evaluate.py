@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from script_runs import error_line, run_help, run_script, write_weights
 
-from src.images import crop_to_margin, read_image, write_image
+from src.images.boxes import crop_to_margin
+from src.images.io import read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_real_weights_on_a_users_table(weights, my_table, tmp_path):
     assert "tiny.hdf5: MobileNetV2, 32 pixels, margin 0.1, trained on noise" in result.stdout
     assert "7.25 years" in result.stdout
 
-    from src.estimator import AgeGenderEstimator
+    from src.inference.estimator import AgeGenderEstimator
 
     faces = [crop_to_margin(read_image(my_table.with_name(f"{i}.png")), 0.4, 0.1) for i in range(5)]
     ages, male = AgeGenderEstimator.load(weights).predict(faces)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from script_runs import error_line, run_help, run_script
 
-from src import weights
 from src.cli import ROOT
-from src.estimator import AgeGenderEstimator
-from src.exporting import FORMATS
-from src.images import crop_box, read_image
+from src.images.boxes import crop_box
+from src.images.io import read_image
+from src.inference.estimator import AgeGenderEstimator
+from src.models import weights
+from src.models.export import FORMATS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OUTPUTS = {"onnx": "age_gender.onnx", "litert": "age_gender.tflite", "openvino": "age_gender.xml"}

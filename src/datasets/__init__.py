@@ -1,0 +1,26 @@
+"""Tables of labelled face images: every source of one, and face crops out of whole photos."""
+
+from src.datasets import label_checks
+from src.datasets.appa_real import FOLDERS as APPA_REAL_FOLDERS
+from src.datasets.appa_real import load as load_appa_real
+from src.datasets.cropping import CropSettings, crop_folder
+from src.datasets.imdb_wiki import create_db as create_imdb_wiki
+from src.datasets.label_checks import BLUE, GREY, ORANGE, new_figure
+from src.datasets.table import load_table, require_crops
+from src.datasets.utkface import create_db as create_utkface
+
+__all__ = [
+    "APPA_REAL_FOLDERS",
+    "BLUE",
+    "GREY",
+    "ORANGE",
+    "CropSettings",
+    "create_imdb_wiki",
+    "create_utkface",
+    "crop_folder",
+    "label_checks",
+    "load_appa_real",
+    "load_table",
+    "new_figure",
+    "require_crops",
+]

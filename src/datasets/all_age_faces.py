@@ -1,0 +1,86 @@
+"""All-Age-Faces (Cheng et al., "Exploiting Effective Facial Patches for Robust Gender Recognition", 2019).
+
+13,322 whole photographs, mostly of Asian faces, from 2 to 80 years. The folder holds `original images/00000A02.jpg`
+(the number after `A` is the age in years) and `image sets/{train,val}.txt` with lines `00000A02.jpg 0`, 0 = female,
+1 = male. The folder of the download is called "All-Age-Faces Dataset"; here it is `data/All-Age-Faces`.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.cli import UserError
+from src.datasets.splits import content_split, find_copies
+from src.files import file_sha256, map_threads
+from src.images import list_images
+from src.labels import FEMALE, MALE, clip_age
+
+AGE_IN_NAME = re.compile(r"A([0-9]{1,3})\.[^.]+$")
+GENDERS_IN_LISTS = {"0": FEMALE, "1": MALE}
+
+
+def load_train(folder: Path) -> pd.DataFrame:
+    """The pictures of `train.txt`, split by content; without lists all pictures, of unknown gender.
+
+    Files with equal bytes count once, and not at all where they also stand in `val.txt` or have contradicting labels.
+
+    Returns:
+        A table as `src.datasets.table` describes it.
+
+    Raises:
+        UserError: there are no such pictures in `folder`.
+    """
+    table = _distinct(_listed(folder))
+    table = table[table["list"] != "val"]
+    return table.assign(split=table["sha256"].map(content_split)).drop(columns=["list", "sha256"])
+
+
+def load_val(folder: Path) -> pd.DataFrame:
+    """The pictures of `val.txt`, all of them in the split `test`; else as `load_train`."""
+    table = _distinct(_listed(folder))
+    table = table[table["list"] == "val"]
+    if table.empty:
+        raise UserError(f"expected the list {folder / 'image sets' / 'val.txt'} of pictures, found none")
+    return table.assign(split="test").drop(columns=["list", "sha256"])
+
+
+def _listed(folder: Path) -> pd.DataFrame:
+    """Columns `path`, `gender`, `age`, `margin`, `list` of all pictures that stand in a list, `val` first."""
+    pictures = folder / "original images"
+    lists = [_read_list(folder, name) for name in ("val", "train")]
+    if all(rows.empty for rows in lists):
+        names = [path.name for path in list_images(pictures, recursive=False)]
+        lists = [pd.DataFrame({"name": names, "gender": np.nan, "list": ""})]
+    table = pd.concat(lists, ignore_index=True)
+    if table.empty:
+        raise UserError(
+            f"expected All-Age-Faces' pictures in {pictures}, found none:"
+            " put the data set there, or give its folder as data.image_dir"
+        )
+    ages = [AGE_IN_NAME.search(name) for name in table["name"]]
+    table["age"] = clip_age(np.array([float(match[1]) if match else np.nan for match in ages]))
+    table["path"] = [str(pictures / name) for name in table["name"]]
+    return table.assign(margin=np.nan)[["path", "gender", "age", "margin", "list"]]
+
+
+def _read_list(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / "image sets" / f"{name}.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [line.rsplit(maxsplit=1) for line in lines if line.strip()]
+    if wrong := [row for row in rows if len(row) != 2 or row[1] not in GENDERS_IN_LISTS]:
+        raise UserError(f"expected lines `NAME.jpg 0` or `NAME.jpg 1` in {path}, received {' '.join(wrong[0])!r}")
+    genders = np.array([GENDERS_IN_LISTS[gender] for _, gender in rows], dtype=np.float64)
+    return pd.DataFrame({"name": [picture for picture, _ in rows], "gender": genders, "list": name})
+
+
+def _distinct(table: pd.DataFrame) -> pd.DataFrame:
+    """Adds `sha256` and leaves out copies (those of a picture of `val.txt` first) and contradictions.
+
+    A missing file has no content to compare and none to learn from; it is left out as well.
+    """
+    table = table.assign(sha256=pd.Series(map_threads(file_sha256, table["path"].tolist(), "hash"), dtype=object))
+    table = table[table["sha256"].notna()]
+    copies, contradicting = find_copies(table["sha256"], table["gender"], table["age"])
+    return table[~copies & ~contradicting]

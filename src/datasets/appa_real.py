@@ -1,0 +1,80 @@
+"""APPA-REAL (Agustsson et al., "Apparent and Real Age Estimation in Still Images", FG 2017).
+
+`gt_avg_{train,valid,test}.csv` hold `file_name, num_ratings, apparent_age_avg, apparent_age_std, real_age`; the cropped
+faces are `{train,valid,test}/{file_name}_face.jpg`, of margin 0.4. There is no gender.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.cli import UserError
+from src.labels import clip_age
+
+MARGIN = 0.4
+TARGETS = ("real", "apparent")
+FOLDERS = {"train": "train", "val": "valid", "test": "test"}
+"""Our names of the splits -> the data set's."""
+COLUMNS = ("file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age")
+
+
+def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
+    """All splits whose `gt_avg_*.csv` exists.
+
+    Args:
+        folder: The unpacked `appa-real-release`.
+        ignore_list: Text file that names pictures (`file_name`, one a line) to leave out of the train split; may be
+            missing.
+        target: Which age `age` is, `real` or `apparent`.
+
+    Returns:
+        A table as `table.py` describes it, plus `file_name` (str), `apparent_age`, `apparent_std` and `real_age`
+        (float64, years as given) and, for the target `apparent`, `age_std` (float64, years: spread of the votes).
+        Whether the pictures exist is not asked.
+
+    Raises:
+        UserError: the data is missing, or a file is not as described.
+    """
+    splits = [split for split in FOLDERS if _csv(folder, split).is_file()]
+    if not splits:
+        raise UserError(
+            f"expected APPA-REAL's gt_avg_train.csv in {folder}, which is not there: fetch it with"
+            " `./download.sh appa-real`, or give its folder as data.image_dir"
+        )
+    table = pd.concat([_read_split(folder, split) for split in splits], ignore_index=True)
+    table = table[~((table["split"] == "train") & table["file_name"].isin(_read_names(ignore_list)))]
+    table = table.assign(gender=np.nan, age=clip_age(table[f"{target}_age"]), margin=MARGIN)
+    if target == "apparent":
+        table["age_std"] = table["apparent_std"]
+    return table.reset_index(drop=True)
+
+
+def _csv(folder: Path, split: str) -> Path:
+    return folder / f"gt_avg_{FOLDERS[split]}.csv"
+
+
+def _read_split(folder: Path, split: str) -> pd.DataFrame:
+    path = _csv(folder, split)
+    try:
+        rows = pd.read_csv(path, skipinitialspace=True, dtype={"file_name": str}).rename(columns=str.strip)
+        ages = rows[list(COLUMNS[2:])].astype(np.float64)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"expected the columns {','.join(COLUMNS)} in {path}, received: {error}") from error
+    pictures = os.path.abspath(folder / FOLDERS[split])
+    return pd.DataFrame(
+        {
+            "file_name": rows["file_name"],
+            "path": [os.path.join(pictures, f"{name}_face.jpg") for name in rows["file_name"]],
+            "split": split,
+            "apparent_age": ages["apparent_age_avg"],
+            "apparent_std": ages["apparent_age_std"],
+            "real_age": ages["real_age"],
+        }
+    )
+
+
+def _read_names(path: Path) -> set[str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {line.strip() for line in lines}

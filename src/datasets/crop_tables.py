@@ -1,0 +1,157 @@
+"""The tables of `crop_faces.py`: the photographs and what is known about them, the faces, and what is not used."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.cli import UserError
+from src.datasets.crop_journal import Record
+from src.datasets.csv_table import read_csv
+from src.datasets.splits import content_split_without_test
+from src.datasets.table import NAMES, load_table
+from src.images import BOX_COLUMNS, list_images
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A picture file: `name` is its path below the folder of photographs, with `/`; NaN and "" mean unknown."""
+
+    name: str
+    path: Path
+    gender: float = math.nan
+    age: float = math.nan
+    split: str = ""
+
+    @property
+    def labelled(self) -> bool:
+        return not (math.isnan(self.gender) and math.isnan(self.age))
+
+
+def find_photographs(input_dir: Path, output_dir: Path) -> list[Photograph]:
+    """Pictures below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
+
+    Raises:
+        UserError: there are none.
+    """
+    output = output_dir.resolve()
+    paths = [path for path in list_images(input_dir) if output not in path.resolve().parents]
+    if not paths:
+        raise UserError(f"expected pictures below {input_dir}, found none: give a folder with .jpg, .png, ... files")
+    return [Photograph(path.relative_to(input_dir).as_posix(), path) for path in paths]
+
+
+def read_photographs(labels: str, input_dir: Path, margin: float) -> tuple[list[Photograph], list[str]]:
+    """Pictures of a label table, in its order; missing files among them.
+
+    Args:
+        labels: Path of a `.csv` with paths below `input_dir`, or one of `src.datasets.table.NAMES`.
+        margin: Of the crops; pictures that are crops of a smaller margin themselves cannot give it.
+
+    Returns:
+        The photographs, and the names of those that the table labels twice and differently.
+
+    Raises:
+        UserError: a wrong table, none of its pictures exists, or they are no photographs below `input_dir`.
+    """
+    table = _load(labels, input_dir)
+    too_small = table["margin"] < margin
+    if too_small.any():
+        example = table[too_small].iloc[0]
+        raise UserError(
+            f"expected whole photographs, received {too_small.sum():,} face crops of margin {example['margin']:g} such"
+            f" as {example['path']}: they cannot give the margin {margin:g}"
+        )
+    table["name"] = _names(table["path"], input_dir)
+    if not any(map(os.path.isfile, table["path"])):
+        received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"
+        raise UserError(
+            f"expected the {len(table):,} pictures of {labels} below {input_dir}, found none, {received}:"
+            " give the folder that its img_paths start from as -i"
+        )
+    rows = table[["name", "path", "gender", "age", "split"]].drop_duplicates()
+    twice = rows["name"].duplicated(keep=False)
+    photographs = [Photograph(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
+    return photographs, rows.loc[twice, "name"].unique().tolist()
+
+
+def _load(labels: str, input_dir: Path) -> pd.DataFrame:
+    """Columns `path` (absolute), `gender`, `age`, `split`, `margin`."""
+    folder = os.path.abspath(input_dir)
+    if labels.lower().endswith(".csv"):
+        table = read_csv(Path(labels).expanduser())
+        table["path"] = [os.path.normpath(os.path.join(folder, path)) for path in table["path"]]
+        return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
+    if labels not in NAMES:
+        raise UserError(f"expected --labels to be a path to a .csv or one of {', '.join(NAMES)}, received {labels!r}")
+    try:
+        return load_table(labels, image_dir=folder)
+    except UserError as error:
+        raise UserError(str(error).replace("data.image_dir", "-i")) from error
+
+
+def _names(paths: pd.Series, input_dir: Path) -> list[str]:
+    folder = Path(os.path.abspath(input_dir))
+    try:
+        return [Path(path).relative_to(folder).as_posix() for path in paths]
+    except ValueError as error:
+        raise UserError(f"expected pictures below {folder}, received another: {error}") from error
+
+
+def read_filled_in(path: Path) -> pd.DataFrame:
+    """Labels of an earlier `faces.csv`, which may have been filled in by hand since.
+
+    Args:
+        path: The table; there may be none yet.
+
+    Returns:
+        Columns `gender`, `age`, `split`; the index is the path of the crop below its folder.
+
+    Raises:
+        UserError: wrong cells in the table.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=["gender", "age", "split"])
+    table = read_csv(path).drop_duplicates("path").set_index("path")
+    return table.assign(split=table.get("split", ""))
+
+
+def faces_table(
+    photographs: list[Photograph], records: dict[str, Record], filled_in: pd.DataFrame, margin: float
+) -> pd.DataFrame:
+    """One row a crop in the order of the photographs; a label of theirs goes before one that was filled in.
+
+    Args:
+        records: Of those photographs that are done, by name.
+        filled_in: See `read_filled_in`.
+        margin: Of the crops.
+
+    Returns:
+        The columns of `faces.csv`, see `src.datasets.cropping`; cells of unknown labels are "".
+    """
+    rows = []
+    old = filled_in.to_dict("index")
+    for photograph in photographs:
+        record = records.get(photograph.name)
+        for crop, box in zip(record.crops, record.boxes, strict=True) if record else ():
+            cells = old.get(crop, {})
+            gender = photograph.gender if photograph.labelled else cells.get("gender", math.nan)
+            age = photograph.age if photograph.labelled else cells.get("age", math.nan)
+            split = photograph.split or cells.get("split") or content_split_without_test(record.sha256)
+            rows.append((_cell(gender), _cell(age), crop, split, f"{margin:g}", *box))
+    columns = ["genders", "ages", "img_paths", "split", "margin", *BOX_COLUMNS]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _cell(number: float) -> str:
+    return "" if math.isnan(number) else f"{number:.10g}"
+
+
+def not_used_table(records: dict[str, Record], unused: dict[str, tuple[str, object]]) -> pd.DataFrame:
+    """The photographs without a crop, sorted: those of the records, and others by name with reason and faces."""
+    without = {record.name: (record.reason, record.faces) for record in records.values() if record.reason}
+    rows = [(name, *row) for name, row in sorted({**without, **unused}.items())]
+    return pd.DataFrame(rows, columns=["img_paths", "reason", "faces"])

@@ -1,0 +1,167 @@
+"""IMDB-WIKI (Rothe, Timofte and Van Gool, "DEX: Deep EXpectation of apparent age", ICCVW 2015): labels out of `.mat`.
+
+`{db}.mat` holds one MATLAB struct of arrays, one entry a picture: `dob` (day of birth as MATLAB's serial day),
+`photo_taken` (year), `gender` (0 female, 1 male, NaN unknown), `face_score` (-Inf without a face), `second_face_score`
+(NaN without a second face), `full_path`. IMDB has 460,723 entries, WIKI 62,328.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.io import loadmat
+
+from src.cli import ROOT, UserError
+from src.datasets.csv_table import write_csv
+from src.labels import MAX_AGE
+
+DATABASES = ("imdb", "wiki")
+MARGIN = 0.4
+FIELDS = ("dob", "photo_taken", "gender", "face_score", "second_face_score", "full_path")
+
+FIRST_DAY = 367
+"""MATLAB's serial day of 1 January of year 1; smaller ones are no dates."""
+EPOCH_DAY = 719529
+"""MATLAB's serial day of 1 January 1970."""
+
+# The rules by which a row falls, each a boolean column of `read_imdb_wiki`'s result.
+RULES = {
+    "low_score": "face score below {min_score:g}",
+    "second_face": "a second face",
+    "bad_age": f"age not within 0..{MAX_AGE}",
+    "no_gender": "gender unknown",
+}
+
+# Where the person stands in a path: `01/nm0000001_rm124825600_1899-5-10_1968.jpg`, `17/10000217_1981-05-05_2009.jpg`.
+PERSON = {"imdb": r"(nm[0-9]+)[^/]*$", "wiki": r"([^/_]+)_[^/]*$"}
+
+
+def load_arrays(path: Path, db: str) -> dict[str, np.ndarray]:
+    """Reads the `.mat` of a database.
+
+    Returns:
+        `FIELDS` -> `(n,)` arrays: numbers as stored, `full_path` an object array of one-element string arrays.
+
+    Raises:
+        UserError: the file is missing or damaged, or something else.
+    """
+    advice = f"fetch it with `./download.sh {db}`"
+    if not path.is_file():
+        raise UserError(f"expected {path}, which does not exist: {advice}")
+    try:
+        struct = loadmat(path, variable_names=[db])[db][0, 0]
+        arrays = {field: struct[field][0] for field in FIELDS}
+    except Exception as error:  # damaged files make scipy raise almost anything
+        reason = f"{type(error).__name__} {error}"
+        raise UserError(
+            f"expected the struct `{db}` in {path}, which is damaged or another file ({reason}): {advice}"
+        ) from error
+    lengths = {field: len(values) for field, values in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"expected fields of one length in {path}, received {lengths}: {advice}")
+    return arrays
+
+
+def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
+    """Age in whole years, were every picture taken in the middle of its year.
+
+    Args:
+        dob: `(n,)` days of birth, MATLAB's serial days (1 is 1 January of year 0); below 367 they count as 1 January of
+            year 1.
+        photo_taken: `(n,)` years.
+
+    Returns:
+        `(n,)` float64: `photo_taken` less the year of birth, less 1 for those who are born in July or later.
+    """
+    days = np.where(np.isfinite(dob) & (dob >= FIRST_DAY), dob, FIRST_DAY).astype(np.int64)
+    months = (days - EPOCH_DAY).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)  # since January 1970
+    birth_year, birth_month = 1970 + months // 12, months % 12
+    return photo_taken.astype(np.float64) - birth_year - (birth_month >= 6)
+
+
+def apply_rules(arrays: dict[str, np.ndarray], ages: np.ndarray, min_score: float) -> pd.DataFrame:
+    """Which rules each row breaks: boolean columns, the keys of `RULES`. A NaN score breaks none."""
+    return pd.DataFrame(
+        {
+            "low_score": arrays["face_score"] < min_score,
+            "second_face": arrays["second_face_score"] > 0,
+            "bad_age": ~((ages >= 0) & (ages <= MAX_AGE)),
+            "no_gender": np.isnan(arrays["gender"].astype(np.float64)),
+        }
+    )
+
+
+def clean(arrays: dict[str, np.ndarray], min_score: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The meta table (`genders`, `ages` as int64, `img_paths`; input order) of rows that break no rule; the rules."""
+    ages = calculate_age(arrays["dob"], arrays["photo_taken"])
+    rules = apply_rules(arrays, ages, min_score)
+    used = ~rules.to_numpy().any(axis=1)
+    table = pd.DataFrame(
+        {
+            "genders": arrays["gender"][used].astype(np.int64),
+            "ages": ages[used].astype(np.int64),
+            "img_paths": _strings(arrays["full_path"][used]),
+        }
+    )
+    return table, rules
+
+
+def _strings(cells: np.ndarray) -> list[str]:
+    return ["".join(cell.tolist()) for cell in cells]
+
+
+def read_imdb_wiki(path: Path, db: str, min_score: float = 1.0) -> pd.DataFrame:
+    """All raw labels of a database, before any row falls.
+
+    Returns:
+        `img_paths` (str), `person` (str), `genders` (float64, NaN unknown), `ages` (float64, years, label errors
+        included), `photo_taken` (year), `face_score`, `second_face_score` (float64) and one boolean column for each
+        key of `RULES`: the row falls to this rule.
+
+    Raises:
+        UserError: as `load_arrays`.
+    """
+    arrays = load_arrays(path, db)
+    ages = calculate_age(arrays["dob"], arrays["photo_taken"])
+    paths = pd.Series(_strings(arrays["full_path"]))
+    labels = pd.DataFrame(
+        {
+            "img_paths": paths,
+            "person": persons(paths, db),
+            "genders": arrays["gender"].astype(np.float64),
+            "ages": ages,
+            "photo_taken": arrays["photo_taken"],
+            "face_score": arrays["face_score"],
+            "second_face_score": arrays["second_face_score"],
+        }
+    )
+    return pd.concat([labels, apply_rules(arrays, ages, min_score)], axis=1)
+
+
+def persons(paths: pd.Series, db: str) -> pd.Series:
+    """Who is on each picture: IMDB's nm number, WIKI's page number; the path itself where it tells no person."""
+    return paths.str.extract(PERSON[db], expand=False).fillna(paths)
+
+
+def create_db(db: str, min_score: float = 1.0, root: Path = ROOT) -> list[str]:
+    """Writes `meta/{db}.csv` from `data/{db}_crop/{db}.mat`, both below `root`.
+
+    Returns:
+        The lines to print: how many rows fell to each rule, and what was written.
+
+    Raises:
+        UserError: the `.mat` is missing or damaged, or no row is left.
+    """
+    source, output = root / "data" / f"{db}_crop" / f"{db}.mat", root / "meta" / f"{db}.csv"
+    table, rules = clean(load_arrays(source, db), min_score)
+    if table.empty:
+        raise UserError(
+            f"expected rows that pass the rules in {source}, received none: lower --min_score ({min_score:g})"
+        )
+    write_csv(table, output)
+    counts = [f"{rules[rule].sum():9,} with {RULES[rule].format(min_score=min_score)}" for rule in RULES]
+    return [
+        f"{len(rules):9,} entries in {source}, not used (one entry can be so for several reasons):",
+        *counts,
+        f"{len(table):9,} used, written to {output}",
+    ]

@@ -1,0 +1,116 @@
+"""Tables with the pictures inside, in one MATLAB file (version 5, which holds at most 2 GB).
+
+The keys are those of yu4u/age-gender-estimation, release v0.5: `image (n, size, size, 3)`, `gender`, `age`, `db`,
+`img_size`, `min_score`; and four more: `gender_order` and `colour` say how to read `gender` and `image`, `split` and
+`sha256` (of the file that a picture came from) keep the split by content. Files without these are read by that
+project's convention: BGR, and gender 0 = male where `db` is `utk`.
+"""
+
+import hashlib
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.io import loadmat, savemat
+
+from src.cli import UserError
+from src.datasets.splits import SPLITS, content_split_without_test
+from src.labels import GENDERS, clip_age
+
+MAX_BYTES = 2**31 - 2**10
+"""Of one array in the format, with room for its header."""
+
+
+def check_size(pictures: int, img_size: int) -> None:
+    """Demands that so many pictures fit into one file.
+
+    Raises:
+        UserError: names the size that would fit.
+    """
+    if img_size < 1:
+        raise UserError(f"expected --img_size of at least 1 pixel, received {img_size}")
+    if pictures * img_size**2 * 3 > MAX_BYTES:
+        largest = math.isqrt(MAX_BYTES // (3 * pictures))
+        raise UserError(
+            f"expected pictures that fit into the 2 GB of a .mat, received {pictures:,} of {img_size} x {img_size}"
+            f" pixels: use --img_size {largest} at most, or write a .csv, which leaves the pictures where they are"
+        )
+
+
+def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> None:
+    """Writes a table with its pictures; the file appears whole or not at all.
+
+    Args:
+        path: File to write.
+        images: `(n, size, size, 3)` uint8 RGB.
+        table: `(n)` rows, columns `genders` (0 female, 1 male), `ages`, `split`, `sha256`.
+        db: Short name of the data set.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    content = {
+        "image": images,
+        "gender": table["genders"].to_numpy(),
+        "age": table["ages"].to_numpy(),
+        "db": db,
+        "img_size": images.shape[1],
+        "min_score": -1,
+        "gender_order": np.array(GENDERS),
+        "colour": "RGB",
+        "split": table["split"].to_numpy(dtype=np.str_),
+        "sha256": table["sha256"].to_numpy(dtype=np.str_),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            savemat(file, content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
+    """Reads such a file.
+
+    Returns:
+        A table as `table.py` describes it, without `margin`, with a column `image` (uint8 RGB, `(size, size, 3)`);
+        `path` is `FILE.mat[row]`. Without a split in the file it is 90/10 by content. And the value of `db`.
+
+    Raises:
+        UserError: no such file, or something else.
+    """
+    try:
+        content = loadmat(path)
+        images, genders, ages = content["image"], content["gender"].ravel(), content["age"].ravel()
+        db = str(content["db"].ravel()[0]) if "db" in content else ""
+        table = pd.DataFrame({"gender": genders, "age": ages}, dtype=np.float64)
+        if images.shape != (len(table), *images.shape[1:3], 3) or images.dtype != np.uint8:
+            raise ValueError(f"image is {images.dtype} of shape {images.shape} for {len(table)} labels")
+    except Exception as error:  # damaged files make scipy raise almost anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"expected a table made by create_db_utkface.py in {path}, received: {reason}") from error
+    if _strings(content, "gender_order", ["male", "female"] if db == "utk" else GENDERS) != list(GENDERS):
+        table["gender"] = 1 - table["gender"]
+    if not (table["gender"].isin([0, 1]) | table["gender"].isna()).all() or (table["age"] < 0).any():
+        raise UserError(f"expected genders 0 and 1 and ages from 0 in {path}, received others: make the file again")
+    colours = _strings(content, "colour", ["BGR"])
+    images = np.ascontiguousarray(images if colours == ["RGB"] else images[..., ::-1])
+    table["age"] = clip_age(table["age"])
+    table["path"] = [f"{path.absolute()}[{row}]" for row in range(len(table))]
+    table["image"] = list(images)
+    table["split"] = _strings(content, "split", []) or [_split_of(image) for image in images]
+    if not table["split"].isin(SPLITS).all():
+        raise UserError(f"expected the splits {', '.join(SPLITS)} in {path}, received others: make the file again")
+    return table, db
+
+
+def _strings(content: dict, key: str, default: list[str]) -> list[str]:
+    """The strings under a key; the format pads them with blanks to one length."""
+    return [str(text).strip() for text in content[key].ravel()] if key in content else list(default)
+
+
+def _split_of(image: np.ndarray) -> str:
+    return content_split_without_test(hashlib.sha256(image).hexdigest())

@@ -1,0 +1,55 @@
+"""Which rows of a table learn, validate and test: by a picture's bytes or by the person it shows, without any list.
+
+Rules that need no list give the same answer on every machine, and neither copies nor persons stand on two sides.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+SPLITS = ("train", "val", "test")
+
+
+def content_split(sha256: str) -> str:
+    """`train`, `val` or `test` for a picture: 0 of ten is test, 1 validation, 2 to 9 train.
+
+    Args:
+        sha256: Hexadecimal SHA-256 of the file's bytes; its first 8 digits, as an integer, mod 10 decide.
+    """
+    return {0: "test", 1: "val"}.get(_decimal(sha256), "train")
+
+
+def content_split_without_test(sha256: str) -> str:
+    """`val` where `content_split` says so (1 of ten), else `train`: 90/10 for tables that name no test part."""
+    return "val" if _decimal(sha256) == 1 else "train"
+
+
+def person_split(persons: Iterable[str]) -> np.ndarray:
+    """90/10 by person: the SHA-256 of the person's identifier decides as for pictures, 1 of ten is `val`.
+
+    Returns:
+        `(n,)` array of `train` and `val`; equal persons get equal splits.
+    """
+    codes, names = pd.factorize(np.asarray(persons, dtype=object))
+    splits = [content_split_without_test(hashlib.sha256(name.encode()).hexdigest()) for name in names]
+    return np.array(splits, dtype=object)[codes]
+
+
+def _decimal(sha256: str) -> int:
+    return int(sha256[:8], 16) % 10
+
+
+def find_copies(sha256: pd.Series, gender: pd.Series, age: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Finds files with equal bytes.
+
+    Returns:
+        Two boolean `(n,)` arrays: copies of an earlier row with the same labels; rows whose copies carry other labels
+        (all of them, the first too).
+    """
+    rows = pd.DataFrame({"sha256": sha256, "gender": gender, "age": age}).fillna({"gender": -1, "age": -1})
+    labels = rows.drop_duplicates()
+    contradicting = rows["sha256"].isin(labels.loc[labels["sha256"].duplicated(), "sha256"])
+    copies = rows["sha256"].duplicated() & ~contradicting
+    return copies.to_numpy(), contradicting.to_numpy()

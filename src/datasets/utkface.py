@@ -1,0 +1,176 @@
+"""UTKFace (Zhang, Song and Qi, CVPR 2017, https://susanqq.github.io/UTKFace/): labels out of file names, checked files.
+
+A file is called `age_gender_race_time.jpg.chip.jpg`, gender 0 = male, 1 = female.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.cli import ROOT, JobError, UserError
+from src.datasets.csv_table import write_csv
+from src.datasets.mat_table import check_size, write_mat
+from src.datasets.splits import SPLITS, content_split, find_copies
+from src.files import file_sha256, map_threads
+from src.images import EXTENSIONS, ImageError, read_image, resize
+from src.labels import FEMALE, MALE, clip_age
+
+# The pictures ("chips") are face boxes with a border. Measured with dlib on 600 chips of the train split, each on a
+# larger ground and randomly scaled, since dlib's box sizes are a factor 1.2 apart: (chip / box - 1) / 2 has the median
+# 0.054 with the chip's edge continued and 0.066 on grey, half of the chips lie between 0.02 and 0.09, and left and top
+# differ from right and bottom by 0.02. On the bare chip it is 0.056.
+MARGIN = 0.06
+
+LABELS_IN_NAME = re.compile(r"([0-9]{1,3})_([01])(?=[_. ])")
+GENDERS_IN_NAME = {"0": MALE, "1": FEMALE}
+
+# Why a file is not used, in the order in which the rules are asked.
+RULES = {
+    "ending": "not a picture by its ending",
+    "name": "no age and gender in the name",
+    "unreadable": "unreadable",
+    "contradicting": "copies of one picture with contradicting labels",
+    "copy": "further copies of a used picture",
+}
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Age (years, above 100 counted as 100) and gender (0 female, 1 male) that a file name tells; None if it does not.
+
+    What follows age and gender may be odd: some real names lack the third field or a dot, or have a space.
+    """
+    match = LABELS_IN_NAME.match(name)
+    return match and (int(clip_age(int(match[1]))), GENDERS_IN_NAME[match[2]])
+
+
+def scan(folder: Path) -> pd.DataFrame:
+    """Lists all files below `folder` (hidden ones apart) with labels and content, and finds copies; decodes nothing.
+
+    Returns:
+        One row a file, sorted by path: `img_paths` (relative to `folder`, with `/`), `genders` and `ages` (float64,
+        NaN where the name does not tell), `sha256`, `split`, and `rule`: a key of `RULES` for a file that is not used,
+        "" for the others.
+
+    Raises:
+        UserError: `folder` does not exist or holds no picture.
+    """
+    if not folder.is_dir():
+        raise UserError(f"expected the folder of UTKFace's pictures, received {folder}, which is no folder")
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
+    frame = pd.DataFrame({"img_paths": [path.relative_to(folder).as_posix() for path in paths]}, dtype=object)
+    labels = [parse_name(path.name) or (np.nan, np.nan) for path in paths]
+    frame[["ages", "genders"]] = np.array(labels, dtype=np.float64).reshape(-1, 2)
+    pictures = np.array([path.suffix.lower() in EXTENSIONS for path in paths], dtype=bool)
+    if not pictures.any():
+        raise UserError(f"expected UTKFace's pictures (age_gender_race_time.jpg.chip.jpg) in {folder}, found none")
+    frame["rule"] = np.select([~pictures, frame["ages"].isna()], ["ending", "name"], "").astype(object)
+    left = frame.index[frame["rule"] == ""]
+    frame["sha256"] = pd.Series(map_threads(file_sha256, [paths[i] for i in left], "hash"), left, dtype=object)
+    frame.loc[left[frame.loc[left, "sha256"].isna()], "rule"] = "unreadable"
+    return _mark_copies(frame)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _mark_copies(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["rule"] == ""]
+    copies, contradicting = find_copies(rows["sha256"], rows["genders"], rows["ages"])
+    frame.loc[rows.index[copies], "rule"] = "copy"
+    frame.loc[rows.index[contradicting], "rule"] = "contradicting"
+    frame["split"] = frame["sha256"].map(content_split, na_action="ignore")
+    return frame
+
+
+def check_pictures(frame: pd.DataFrame, folder: Path, img_size: int | None = None) -> np.ndarray | None:
+    """Decodes each distinct picture of `scan`'s result once and marks the unreadable ones in `frame["rule"]`.
+
+    Returns:
+        With `img_size`: the used pictures, `(used, img_size, img_size, 3)` uint8 RGB; else None.
+    """
+    used = frame.index[frame["rule"] == ""]
+    distinct = frame.index[frame["sha256"].notna() & ~frame["sha256"].duplicated()]
+    place = {row: number for number, row in enumerate(used)}
+    images = np.zeros((len(used), img_size, img_size, 3), np.uint8) if img_size else None
+
+    def is_readable(row: int) -> bool:
+        try:
+            image = read_image(folder / frame.at[row, "img_paths"])
+        except ImageError:
+            return False
+        if images is not None and row in place:
+            images[place[row]] = resize(image, img_size)
+        return True
+
+    readable = np.array(map_threads(is_readable, distinct, "decode"), dtype=bool)
+    damaged = frame.loc[distinct[~readable], "sha256"]
+    frame.loc[frame["sha256"].isin(damaged), "rule"] = "unreadable"
+    if images is None or readable.all():
+        return images
+    return images[(frame.loc[used, "rule"] == "").to_numpy()]
+
+
+def meta_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The used rows of `scan`'s result as they stand in a meta CSV."""
+    used = frame[frame["rule"] == ""].astype({"genders": np.int64, "ages": np.int64})
+    return used[["genders", "ages", "img_paths", "split"]].assign(margin=MARGIN)
+
+
+def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
+    """Writes the table of all usable pictures below `folder`.
+
+    Returns:
+        The lines to print: every file that is not used, then the counts by rule, then how to train on the table.
+
+    Raises:
+        UserError: no pictures, or `output` is neither a `.csv` nor a `.mat`.
+        JobError: no file can be used.
+    """
+    as_mat = output.suffix.lower() == ".mat"
+    if not as_mat and output.suffix.lower() != ".csv":
+        raise UserError(f"expected the name of a .csv or .mat for the output, received {output}")
+    frame = scan(folder)
+    if as_mat:
+        check_size((frame["rule"] == "").sum(), img_size)
+    images = check_pictures(frame, folder, img_size if as_mat else None)
+    if not (frame["rule"] == "").any():
+        reasons = ", ".join(f"{count:,} {RULES[rule]}" for rule, count in frame["rule"].value_counts().items())
+        raise JobError(f"none of the {len(frame):,} files in {folder} can be used: {reasons}")
+    if as_mat:
+        write_mat(output, images, frame[frame["rule"] == ""], "utk")
+    else:
+        write_csv(meta_table(frame), output)
+    return [*report(frame), *how_to_use(folder, output)]
+
+
+def report(frame: pd.DataFrame) -> list[str]:
+    """Names the files of `scan`'s result that are not used and counts the files by rule and split."""
+    lines = [
+        f"not used, {RULES[rule]}: {printable(path)}"
+        for rule in RULES
+        for path in frame.loc[frame["rule"] == rule, "img_paths"]
+    ]
+    counts = frame["rule"].value_counts()
+    splits = frame.loc[frame["rule"] == "", "split"].value_counts()
+    lines += [f"{len(frame):9,} files"]
+    lines += [f"{-counts.get(rule, 0):9,} {text}" for rule, text in RULES.items()]
+    shares = ", ".join(f"{splits.get(split, 0):,} {split}" for split in SPLITS)
+    return [*lines, f"{counts.get('', 0):9,} used: {shares}"]
+
+
+def printable(path: str) -> str:
+    """The path with what no terminal can print (bytes that are no UTF-8, line breaks) escaped."""
+    return path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+
+
+def how_to_use(folder: Path, output: Path) -> list[str]:
+    """One line: what `train.py` must be told to learn from `output`, whose pictures lie in `folder`."""
+    db = "utkface" if output.resolve() == ROOT / "meta" / "utkface.csv" else output
+    home = db == "utkface" and folder.resolve() == (ROOT / "data" / "UTKFace").resolve()
+    inside = output.suffix.lower() == ".mat"
+    overrides = [f"data.db={db}"] + ([] if home or inside else [f"data.image_dir={folder.resolve()}"])
+    return [f"train on it: python train.py {printable(shlex.join(overrides))}"]

@@ -1,0 +1,152 @@
+"""Face boxes by dlib's HOG detector (Dalal & Triggs 2005; King, arXiv 1502.00046)."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from src.images.boxes import Box, box_area, shared_area
+
+if TYPE_CHECKING:
+    import dlib
+
+THRESHOLD = -0.5
+MAX_SIDE = 640
+ROTATED = (3, 4)
+"""Those of dlib's five detectors in one that look for faces tilted left and right. They keep dlib's own threshold 0:
+below it nearly half of what they find is no face, against a fifth for the upright ones."""
+
+
+class Face(NamedTuple):
+    """A detected face: its box in pixels of the picture, inside the picture, and the detector's score."""
+
+    box: Box
+    score: float
+
+
+class FaceDetector:
+    """Finds faces that look towards the camera; one object serves any number of threads.
+
+    dlib's detector is not thread-safe but releases the interpreter lock, so every thread gets its own.
+
+    Args:
+        upsample: How often the searched copy is doubled in size, 0 or more. The smallest face that is found is about
+            80 pixels high on that copy, and each doubling costs four times the time. "auto" searches once more at
+            twice the size only where the first look found nothing.
+        threshold: Least score of a face. dlib's own is 0; lower finds more faces and more that are none.
+        max_side: Longest side of the searched copy before doubling, pixels; smaller pictures are searched as they are.
+    """
+
+    def __init__(self, upsample: int | str = "auto", threshold: float = THRESHOLD, max_side: int = MAX_SIDE):
+        self.looks = (0, 1) if upsample == "auto" else (int(upsample),)
+        self.threshold = threshold
+        self.max_side = max_side
+        self._own = threading.local()
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Finds faces in a picture.
+
+        Args:
+            image: `(height, width, 3)` uint8 RGB.
+
+        Returns:
+            Faces, the largest box first.
+        """
+        faces = []
+        for doublings in self.looks:
+            faces = self._look(image, doublings)
+            if faces:
+                break
+        return sorted(faces, key=lambda face: -box_area(face.box))
+
+    def _look(self, image: np.ndarray, doublings: int) -> list[Face]:
+        height, width = image.shape[:2]
+        scale = min(1.0, self.max_side / max(height, width)) * 2**doublings
+        found = self._dlib().run(_scaled(image, scale), 0, self.threshold)
+        faces = []
+        for rectangle, score, part in zip(*found, strict=True):
+            if part in ROTATED and score < 0:
+                continue
+            edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+            left, top, right, bottom = (round(edge / scale) for edge in edges)
+            box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+            if box[0] < box[2] and box[1] < box[3]:
+                faces.append(Face(box, float(score)))
+        return suppress_overlaps(faces)
+
+    def _dlib(self) -> "dlib.fhog_object_detector":
+        import dlib  # here, so that what only reads or draws images does without it
+
+        if not hasattr(self._own, "detector"):
+            self._own.detector = dlib.get_frontal_face_detector()
+        return self._own.detector
+
+
+def suppress_overlaps(faces: list[Face]) -> list[Face]:
+    """Drops every face that shares more than half of the smaller box with a face of a higher score.
+
+    dlib itself removes boxes that overlap by a large part of their union; a box inside a larger one passes it.
+    """
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if not any(_mostly_shared(face.box, other.box) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _mostly_shared(box: Box, other: Box) -> bool:
+    return shared_area(box, other) > 0.5 * min(box_area(box), box_area(other))
+
+
+def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return image
+    height, width = image.shape[:2]
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def main_face(faces: Iterable[Any], image: np.ndarray) -> Box | None:
+    """The box of the face that a photograph is about: large, and near the middle.
+
+    Args:
+        faces: What `FaceDetector.detect` returns.
+        image: The photograph, `(height, width, 3)`.
+
+    Returns:
+        The box for which (mean side - distance from its centre to the picture's) is greatest; None without a face.
+    """
+    height, width = image.shape[:2]
+
+    def prominence(box: Box) -> float:
+        left, top, right, bottom = box
+        off_centre = np.hypot((left + right - width) / 2, (top + bottom - height) / 2)
+        return (right - left + bottom - top) / 2 - off_centre
+
+    return max((face.box for face in faces), key=prominence, default=None)
+
+
+def find_main_face(boxes: Sequence[Box], size: tuple[int, int]) -> Box | None:
+    """The face at the centre of a photograph, else one that is twice as wide as every other.
+
+    At the centre is the face whose middle is nearest to the photograph's, measured in its own widths and heights (so
+    that a large one is nearer than a small one), if it covers the middle of the photograph.
+
+    Args:
+        boxes: Two or more, the largest first.
+        size: Height and width of the photograph, pixels.
+    """
+    nearest = min(boxes, key=lambda box: np.hypot(*_off_centre(box, size)))
+    if max(_off_centre(nearest, size)) <= 0.5:
+        return nearest
+    widths = [right - left for left, _, right, _ in boxes]
+    return boxes[0] if widths[0] >= 2 * max(widths[1:]) else None
+
+
+def _off_centre(box: Box, size: tuple[int, int]) -> tuple[float, float]:
+    """How far the box lies off the centre of the photograph, in box widths and box heights."""
+    left, top, right, bottom = box
+    height, width = size
+    return abs(left + right - width) / 2 / (right - left), abs(top + bottom - height) / 2 / (bottom - top)

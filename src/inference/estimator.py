@@ -1,0 +1,129 @@
+"""Age and gender of face pictures: weights in, faces -> ages and genders."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import keras
+import numpy as np
+
+from src import images, models
+from src.images import FaceDetector
+from src.inference.predictor import Prediction, Predictor
+from src.labels import GENDERS, MALE, expected_age
+from src.models import WeightsInfo, compile_predict
+
+
+class AgeGenderEstimator:
+    """Estimates age and gender of faces that are already cut out, or finds them in a whole picture first.
+
+    Example:
+        >>> estimator = AgeGenderEstimator.load()
+        >>> ages, male_probability = estimator.predict([face])
+        >>> predictions = estimator.predict_picture(image)
+
+    Attributes:
+        info: What the weight file says about itself; `info.margin` is the margin that faces must be cut with.
+        source: Where the weights came from.
+    """
+
+    def __init__(self, model: keras.Model, info: WeightsInfo, source: Path | None = None, batch_size: int = 32):
+        """Wraps a loaded model; `batch_size` is the largest number of faces in one call of it."""
+        self.info = info
+        self.source = source
+        self.batch_size = batch_size
+        self._model = model
+        self._predict = compile_predict(model)
+        self._detector = FaceDetector()
+        self._male_column = info.gender_order.index(GENDERS[MALE])
+
+    @classmethod
+    def load(cls, weight_file: str | os.PathLike | None = None, batch_size: int = 32) -> Self:
+        """Loads a weight file.
+
+        Args:
+            weight_file: A path, or the name of a published file; None is the bundled model.
+            batch_size: Largest number of faces in one call of the model.
+
+        Raises:
+            UserError: No weight file that this project knows.
+        """
+        path = models.bundled() if weight_file is None else Path(weight_file)
+        model, info = models.load_model(path)
+        return cls(model, info, path, batch_size)
+
+    @property
+    def margin(self) -> float:
+        """Margin that the model was trained with, in face boxes per side."""
+        return self.info.margin
+
+    def describe(self) -> str:
+        """One line: which model speaks, and how large its error is."""
+        info = self.info
+        name = self.source.name if self.source else info.label or info.model_name
+        trained = f", trained on {info.data}" if info.data else ""
+        return f"{name}: {info.model_name}, {info.img_size} pixels, margin {info.margin:g}{trained}; {self._errors()}"
+
+    def _errors(self) -> str:
+        metrics = self.info.metrics
+        parts = []
+        if "val_pred_age_mae" in metrics:
+            parts.append(f"age off by {metrics['val_pred_age_mae']:.2f} years on average")
+        if metrics.get("val_pred_gender_accuracy"):  # 0 where no picture had a gender
+            parts.append(f"gender right in {metrics['val_pred_gender_accuracy']:.1%}")
+        return f"{', '.join(parts)} of its validation pictures" if parts else "its error is not known"
+
+    def predict(self, faces: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Estimates ages and genders.
+
+        Args:
+            faces: Face pictures of any size, uint8 `(height, width, 3)` RGB, cut with `self.margin`.
+
+        Returns:
+            Ages in years, 0..100, and the probability of being male, 0..1: two float64 arrays `(len(faces),)`.
+
+        Raises:
+            ValueError: A face is no such picture; answers to another range or shape of numbers would be wrong.
+        """
+        for face in faces:
+            check_picture(face)
+        ages, male_probability = np.empty(len(faces)), np.empty(len(faces))
+        for start in range(0, len(faces), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            batch = self.prepare(faces[rows])
+            genders, age_probabilities = self._predict(batch)
+            ages[rows] = expected_age(age_probabilities)
+            male_probability[rows] = genders[:, self._male_column]
+        return ages, male_probability
+
+    def predict_picture(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
+        """Finds the faces of a whole picture, cuts them with `self.margin` and estimates them.
+
+        Args:
+            image: uint8 `(height, width, 3)` RGB, as `src.images.read_image` reads it.
+            detector: By default one with the defaults of `FaceDetector`.
+
+        Returns:
+            One `Prediction` a face, the largest first: `box` in pixels of the picture, `age` in years,
+            `male_probability` 0..1, `gender` "F" or "M".
+
+        Raises:
+            ValueError: `image` is no such picture.
+        """
+        check_picture(image)
+        return Predictor(detector or self._detector, self, self.margin).predict(image)
+
+    def prepare(self, faces: Sequence[np.ndarray]) -> np.ndarray:
+        """The model's input: uint8 `(len(faces), size, size, 3)` in the channel order of the weights."""
+        batch = np.stack([images.resize(face, self.info.img_size) for face in faces])
+        return batch[..., ::-1] if self.info.colour == "BGR" else batch
+
+
+def check_picture(image: np.ndarray) -> None:
+    """Raises `ValueError` unless `image` is uint8 `(height, width, 3)` with something in it."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        received = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"expected a picture, uint8 (height, width, 3) RGB, received {received}")
+    if not image.size:
+        raise ValueError(f"expected a picture of at least one pixel, received shape {image.shape}")

@@ -1,0 +1,225 @@
+"""Backbones by name: every classification network of `keras.applications`, EfficientNet-Lite, and WideResNet-16-8.
+
+A backbone takes `(batch, size, size, 3)` RGB values in 0..255 and gives `(batch, features)`. The scaling of pixels that
+it was designed for is part of the graph, exactly once.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable
+from functools import cache
+
+import keras
+import numpy as np
+from keras import layers
+
+from src.cli import JobError, UserError
+from src.models import efficientnet_lite
+from src.models.wide_resnet import wide_resnet
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's RGB values in 0..1, which torch-style networks are normalised with."""
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+"""ImageNet's mean of B, G and R in 0..255, which Caffe-style networks subtract."""
+
+WIDE_RESNET = "WideResNet"
+
+
+def scale_caffe(x):
+    """RGB 0..255 -> BGR around the ImageNet mean, not scaled (VGG, ResNet)."""
+    x = keras.ops.flip(x, axis=-1)
+    return layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEAN_BGR], name="scale_caffe")(x)
+
+
+def scale_signed(x):
+    """0..255 -> -1..1 (Inception, Xception, MobileNet, MobileNetV2, NASNet, ResNetV2, EfficientNet-Lite)."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_signed")(x)
+
+
+def scale_torch(x):
+    """0..255 -> zero mean and unit variance over ImageNet (DenseNet)."""
+    scale = [1 / (255 * std) for std in IMAGENET_STD]
+    offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    return layers.Rescaling(scale, offset=offset, name="scale_torch")(x)
+
+
+def scale_inside(x):
+    """No scaling of ours: the network scales by itself (EfficientNet, EfficientNetV2, ConvNeXt, MobileNetV3)."""
+    return x
+
+
+SCALING: dict[str, Callable] = {
+    "convnext": scale_inside,
+    "densenet": scale_torch,
+    "efficientnet": scale_inside,
+    "efficientnet_v2": scale_inside,
+    "inception_resnet_v2": scale_signed,
+    "inception_v3": scale_signed,
+    "mobilenet": scale_signed,
+    "mobilenet_v2": scale_signed,
+    "mobilenet_v3": scale_inside,
+    "nasnet": scale_signed,
+    "resnet": scale_caffe,
+    "resnet50": scale_caffe,
+    "resnet_v2": scale_signed,
+    "vgg16": scale_caffe,
+    "vgg19": scale_caffe,
+    "xception": scale_signed,
+}
+"""Scaling step by the module of `keras.applications` whose networks need it."""
+
+MIN_SIZE = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71}
+"""Smallest input side by module; 32 for all others."""
+
+
+@cache
+def model_names() -> tuple[str, ...]:
+    """All names that `build` knows, sorted."""
+    applications = keras.applications
+    names = [
+        name
+        for name in dir(applications)
+        if name[0].isupper() and "include_top" in inspect.signature(getattr(applications, name)).parameters
+    ]
+    return tuple(sorted([*names, *efficientnet_lite.SCALES, WIDE_RESNET]))
+
+
+def family(model_name: str) -> str | None:
+    """Module of `keras.applications` that a network comes from, such as `efficientnet`; None for the others."""
+    if model_name == WIDE_RESNET or model_name in efficientnet_lite.SCALES:
+        return None
+    return getattr(keras.applications, model_name).__module__.rsplit(".", 1)[-1]
+
+
+def check_name(model_name: str) -> None:
+    """Raises `UserError`, naming the nearest known names, unless `build` knows `model_name`."""
+    names = model_names()
+    if model_name not in names:
+        lower = {name.lower(): name for name in names}
+        near = difflib.get_close_matches(str(model_name).lower(), lower, n=3, cutoff=0.5)
+        nearest = ", ".join(lower[name] for name in near) or ", ".join(names)
+        raise UserError(
+            f"expected model.model_name to be a network of keras.applications, EfficientNetLite0..2 or {WIDE_RESNET}, "
+            f"received {model_name!r}; the nearest are {nearest}"
+        )
+
+
+def check_size(model_name: str, img_size: int) -> None:
+    """Raises `UserError` when the network cannot take pictures of `img_size` pixels a side."""
+    smallest = MIN_SIZE.get(family(model_name), 32)
+    if img_size < smallest:
+        raise UserError(
+            f"expected model.img_size of at least {smallest} pixels for {model_name}, received {img_size}; "
+            f"use model.img_size={smallest} or more"
+        )
+
+
+def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Builds a backbone with its scaling.
+
+    Args:
+        model_name: One of `model_names()`.
+        img_size: Side of the square input, pixels.
+        weights: None (random) or "imagenet" (downloaded by Keras when not in its cache; those of EfficientNet-Lite
+            come out of a package).
+
+    Returns:
+        The input `(batch, img_size, img_size, 3)`, RGB 0..255, and the features `(batch, features)`.
+
+    Raises:
+        UserError: unknown name, too small a size, or no ImageNet weights for this network.
+        JobError: the ImageNet weights could not be downloaded, or their package is missing.
+    """
+    check_name(model_name)
+    check_size(model_name, img_size)
+    inputs = keras.Input((img_size, img_size, 3), name="image")
+    if model_name in efficientnet_lite.SCALES:
+        features = efficientnet_lite.efficientnet_lite(scale_signed(inputs), model_name)
+        if weights is not None:
+            efficientnet_lite.load_imagenet(keras.Model(inputs, features), model_name)
+        return inputs, features
+    if model_name == WIDE_RESNET:
+        if weights is not None:
+            raise UserError(
+                f"expected model.weights=null for {WIDE_RESNET}, for which there are no ImageNet weights, "
+                f"received {weights!r}; use model.weights=null"
+            )
+        return inputs, wide_resnet(inputs)
+    scale = SCALING[family(model_name)]
+    network = _application(model_name, img_size, weights, input_tensor=scale(inputs))
+    return inputs, network.output
+
+
+def _application(model_name: str, img_size: int, weights: str | None, input_tensor=None) -> keras.Model:
+    constructor = getattr(keras.applications, model_name)
+    arguments = {"include_top": False, "input_shape": (img_size, img_size, 3), "pooling": "avg"}
+    network = constructor(weights=None, input_tensor=input_tensor, **arguments)
+    if family(model_name) == "efficientnet":
+        _set_normalization(network, np.array(IMAGENET_MEAN), np.array(IMAGENET_STD) ** 2)
+    if weights is not None:
+        pretrained = _download(constructor, weights, arguments)
+        _copy_imagenet_weights(pretrained, network, model_name)
+    return network
+
+
+def _download(constructor: Callable, weights: str, arguments: dict) -> keras.Model:
+    try:
+        return constructor(weights=weights, **arguments)
+    except Exception as error:  # URLError, timeouts, wrong hashes: Keras wraps them in no common class
+        raise JobError(
+            f"expected to download the ImageNet weights of {constructor.__name__}, received "
+            f"{str(error).strip() or type(error).__name__}; check the network, or train from random weights with "
+            "model.weights=null"
+        ) from error
+
+
+def _copy_imagenet_weights(pretrained: keras.Model, network: keras.Model, model_name: str) -> None:
+    """Copies weights between the same network with and without our scaling.
+
+    Keras' EfficientNet has one more rescaling, by 1 / sqrt(std), in the graph that it builds for ImageNet weights. Our
+    graph has none: dividing by sqrt(variance) * sqrt(std) is dividing by sqrt(variance * std).
+    """
+    network.set_weights(pretrained.get_weights())
+    if family(model_name) == "efficientnet":
+        layer = _normalization(pretrained)
+        mean, variance = (np.asarray(keras.ops.convert_to_numpy(v)) for v in layer.weights[:2])
+        _set_normalization(network, mean, variance * np.array(IMAGENET_STD, variance.dtype))
+
+
+def _normalization(network: keras.Model) -> layers.Normalization:
+    return next(layer for layer in network.layers if isinstance(layer, layers.Normalization))
+
+
+def _set_normalization(network: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Sets the statistics of EfficientNet's normalisation of RGB values in 0..1; shapes `(3,)`."""
+    layer = _normalization(network)
+    count = [np.zeros(weight.shape, weight.dtype) for weight in layer.weights[2:]]
+    layer.set_weights([mean, variance, *count])
+    layer.finalize_state()
+
+
+def finalize_normalization(model: keras.Model) -> None:
+    """After a model's variables were set: EfficientNet's normalisation computes with a copy of its own."""
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()
+
+
+def batch_norm_momentum(steps_per_epoch: int) -> float:
+    """Momentum whose average reaches over about a tenth of an epoch, within 0.9..0.99.
+
+    Keras' applications average over 100 to 1,000 steps; a short training would be validated on statistics that lag
+    behind its weights.
+    """
+    return min(max(1 - 10 / max(steps_per_epoch, 1), 0.9), 0.99)
+
+
+def set_batch_norm_momentum(model: keras.Model, momentum: float) -> None:
+    """Sets the momentum of every batch normalisation of a model, before it is compiled."""
+    if not (0 <= momentum < 1 and math.isfinite(momentum)):
+        raise UserError(f"expected a batch norm momentum in 0..1, received {momentum}; use for instance 0.9")
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = momentum

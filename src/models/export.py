@@ -1,0 +1,358 @@
+"""Networks for other runtimes: through Keras' own export, then checked in the runtime that they are for.
+
+An exported network takes float32 `(batch, size, size, 3)`, RGB 0..255, and gives `pred_gender (batch, 2)` (female,
+male) and `pred_age (batch, 101)`, in this order, whatever conventions the weights had.
+"""
+
+import importlib.util
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from src.cli import JobError, UserError
+from src.labels import GENDERS, expected_age
+from src.models import weights
+from src.models.weights.info import WeightsInfo
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_PROBABILITY_DIFFERENCE = 1e-4
+MAX_AGE_DIFFERENCE = 1e-3
+"""Years."""
+
+Answers = tuple[np.ndarray, np.ndarray]
+"""`pred_gender (n, 2)` and `pred_age (n, 101)`."""
+
+
+def run_onnx(path: Path, images: np.ndarray) -> Answers:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return tuple(session.run(None, {session.get_inputs()[0].name: images}))
+
+
+def run_litert(path: Path, images: np.ndarray) -> Answers:
+    from ai_edge_litert.interpreter import Interpreter
+
+    outputs = Interpreter(model_path=str(path)).get_signature_runner()(image=images)
+    return outputs["output_0"], outputs["output_1"]
+
+
+def run_openvino(path: Path, images: np.ndarray) -> Answers:
+    import openvino
+
+    # Where the processor has bfloat16, OpenVINO computes with it by itself: ages move by years.
+    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return tuple(model(images).values())
+
+
+def run_saved_model(path: Path, images: np.ndarray) -> Answers:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)  # its variables live as long as it has a name
+    return tuple(output.numpy() for output in loaded.serve(images))
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of `keras.Model.export`.
+
+    Attributes:
+        keras_name: What `export` calls it.
+        ending: Ending of the file that it wants to write; empty for a folder.
+        packages: Modules that writing and checking need, by the names under which they are installed.
+        run: Answers of an exported network in its runtime.
+    """
+
+    keras_name: str
+    ending: str
+    packages: dict[str, str]
+    run: Callable[[Path, np.ndarray], Answers]
+
+
+FORMATS = {
+    "onnx": Format("onnx", ".onnx", {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"}, run_onnx),
+    "litert": Format("litert", ".tflite", {"ai_edge_litert": "ai-edge-litert"}, run_litert),
+    "openvino": Format("openvino", ".xml", {"openvino": "openvino"}, run_openvino),
+    "saved_model": Format("tf_saved_model", "", {"tensorflow": "tensorflow"}, run_saved_model),
+}
+
+
+def export_model(weight_file: str | Path, format_name: str, output: str | Path) -> str:
+    """Exports a network and checks its answers in its own runtime before it gets its name.
+
+    Args:
+        weight_file: See `weights.load_model`.
+        format_name: A key of `FORMATS`.
+        output: A file (`.xml` for OpenVINO, which gets a `.bin` beside it) or, for `saved_model`, a folder. What is
+            there already is replaced by a network that passed the check only.
+
+    Returns:
+        One line for people: what was written, what to feed it with, how far its answers are from the original's.
+
+    Raises:
+        UserError: Weights that cannot be loaded, missing packages, a place that cannot be written to.
+        JobError: The export failed, or its answers differ; `output` is as it was.
+    """
+    form, output = FORMATS[format_name], Path(output)
+    check_place(form, output)
+    check_packages(format_name)
+    model, info = weights.load_model(weight_file)
+    images = example_images(info.img_size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder, whole_float32():
+        expected = normalised_answers(model, info, images)
+        written = Path(folder) / f"network{form.ending}"
+        write(plain_network(model, info), form, written)
+        differences = compare(expected, run(form, written, images))
+        put_in_place(written, output)
+    return (
+        f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, faces cut with "
+        f"margin {info.margin:g} -> {GENDERS} probabilities, 101 age probabilities; largest difference "
+        f"{differences[0]:.1e} in probability, {differences[1]:.1e} years"
+    )
+
+
+def check_packages(format_name: str) -> None:
+    """Raises `UserError` when a package for the format is not installed, or Keras runs on another backend."""
+    form = FORMATS[format_name]
+    missing = [name for module, name in form.packages.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f"expected the packages {', '.join(form.packages.values())} for --format {format_name}, missing "
+            f"{', '.join(missing)}; run pip install -r requirements-export.txt"
+        )
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"expected Keras on TensorFlow for an export, received {keras.backend.backend()}; set "
+            "KERAS_BACKEND=tensorflow (weight files are the same for all backends)"
+        )
+
+
+def check_place(form: Format, output: Path) -> None:
+    """Raises `UserError` when what lies at `output` is certainly no earlier export, which could be replaced."""
+    if form.ending == ".xml" and output.suffix != ".xml":
+        raise UserError(f"expected a name ending in .xml for --format openvino, received {output}; use {output}.xml")
+    if form.ending == ".xml" and output.with_suffix(".bin").exists() and not output.exists():
+        raise UserError(
+            f"expected no {output.with_suffix('.bin')} without {output}, received one, which would be overwritten; "
+            "choose another name"
+        )
+    if form.ending and output.is_dir():
+        raise UserError(f"expected a file to write to, received the folder {output}; add a name")
+    if output.is_file() and h5py.is_hdf5(output):
+        raise UserError(f"expected a name for the exported network, received the weight file {output}; use another")
+    if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
+        raise UserError(f"expected a new folder or an older SavedModel, received {output}; choose another name")
+
+
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Keeps GPUs from rounding to TensorFloat-32 (10 bits), which the check would take for a broken export."""
+    import tensorflow as tf
+
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def example_images(size: int) -> np.ndarray:
+    """Pictures that an export is checked with: `(8, size, size, 3)`, float32 in 0..255.
+
+    Black, white, two of noise, and four smooth ones with a bright oval in the middle, about as a face crop looks.
+    """
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    oval = np.exp(-2 * (x**2 + 0.6 * y**2))[..., None]
+    images = [np.zeros((size, size, 3)), np.full((size, size, 3), 255.0)]
+    images += [rng.uniform(0, 255, (size, size, 3)) for _ in range(2)]
+    for _ in range(4):
+        waves = np.stack([np.cos(rng.uniform(-9, 9) * x + rng.uniform(-9, 9) * y) for _ in range(3)], axis=-1)
+        images.append(rng.uniform(20, 90, 3) + oval * rng.uniform(60, 160, 3) + 15 * waves)
+    return np.clip(images, 0, 255).astype(np.float32)
+
+
+def normalised_answers(model: "keras.Model", info: WeightsInfo, images: np.ndarray) -> Answers:
+    """What weights answer to RGB pictures, gender as female, male."""
+    values = images[..., ::-1] if info.colour == "BGR" else images
+    gender, age = (np.asarray(output) for output in model(values, training=False))
+    return (gender if info.gender_order == GENDERS else gender[:, ::-1]), age
+
+
+def plain_network(model: "keras.Model", info: WeightsInfo) -> "keras.Model":
+    """The network in operations that every exporter understands, for RGB, gender as female, male."""
+    import keras
+
+    network = keras.models.clone_model(model, clone_function=plain_layer)
+    for copy in network.layers:
+        if not copy.weights:  # inputs, which have other names now, among them
+            continue
+        layer = model.get_layer(copy.name)
+        values = layer.get_weights()
+        if is_depthwise(layer):
+            values[0] = np.swapaxes(values[0], 2, 3)  # (height, width, 1, channels) -> (height, width, channels, 1)
+        copy.set_weights(values)
+    inputs = keras.Input(model.inputs[0].shape[1:], name="image")
+    gender, age = network(keras.ops.flip(inputs, axis=-1) if info.colour == "BGR" else inputs)
+    if info.gender_order != GENDERS:
+        gender = keras.ops.flip(gender, axis=-1)
+    plain = keras.Model(inputs, [gender, age])
+    plain(np.zeros((1, *inputs.shape[1:]), np.float32))  # ONNX wants one that has been called
+    return plain
+
+
+def plain_layer(layer: "keras.Layer") -> "keras.Layer":
+    """A copy of a layer, without its weights, that every exporter understands.
+
+    What Keras 3.15 on TensorFlow loses on the way: to ONNX the constants of `Normalization`, which become inputs,
+    convolutions of a group per channel, and `gelu`; to OpenVINO the results inside of `silu`, which become outputs.
+    """
+    import keras
+
+    if isinstance(layer, keras.layers.Normalization):
+        return as_rescaling(layer)
+    if is_depthwise(layer):
+        keys = ("name", "kernel_size", "strides", "padding", "use_bias")
+        return keras.layers.DepthwiseConv2D(**{key: layer.get_config()[key] for key in keys})
+    copy = layer.__class__.from_config(layer.get_config())
+    if getattr(layer, "activation", None) is keras.activations.silu:
+        copy.activation = plain_silu
+    if getattr(layer, "activation", None) is keras.activations.gelu:
+        copy.activation = plain_gelu
+    return copy
+
+
+def is_depthwise(layer: "keras.Layer") -> bool:
+    """Whether a layer is a convolution with a group of its own for every channel (ConvNeXt), without an activation."""
+    import keras
+
+    return (
+        type(layer) is keras.layers.Conv2D
+        and layer.groups == layer.filters > 1
+        and layer.activation is keras.activations.linear
+    )
+
+
+def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling":
+    """`(x - mean) / sqrt(variance)` as `x * scale + offset`, with numbers for constants."""
+    import keras
+
+    mean, variance = (
+        np.asarray(keras.ops.convert_to_numpy(value), np.float64).reshape(-1) for value in (layer.mean, layer.variance)
+    )
+    deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    return keras.layers.Rescaling((1 / deviation).tolist(), (-mean / deviation).tolist(), name=layer.name)
+
+
+def plain_silu(x: "keras.KerasTensor") -> "keras.KerasTensor":
+    """`x * sigmoid(x)`, in two operations."""
+    import keras
+
+    return x * keras.ops.sigmoid(x)
+
+
+def plain_gelu(x: "keras.KerasTensor") -> "keras.KerasTensor":
+    """Gelu by the error function, not its complement."""
+    import keras
+
+    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
+
+
+def write(network: "keras.Model", form: Format, path: Path) -> None:
+    """Runs Keras' export.
+
+    Raises:
+        JobError: It failed.
+        OSError: The disk is full, or the folder cannot be written to.
+    """
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and the like
+            if form.keras_name == "openvino":
+                stack.enter_context(mended_openvino())
+            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # a line for every operation it cannot write
+            network.export(str(path), format=form.keras_name, verbose=False)
+    except OSError:
+        raise
+    except Exception as error:  # four exporters of four projects
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise JobError(f"Keras' export to {form.keras_name} failed: {reason}") from error
+
+
+@contextmanager
+def mended_openvino() -> Iterator[None]:
+    """Lets OpenVINO 2026.4 convert under Python 3.13.
+
+    It asks for TensorFlow's version in a function that imports it and deletes its name again by two calls of `exec`,
+    which no longer share their variables (PEP 667).
+    """
+    import tensorflow as tf
+    from openvino.frontend.tensorflow import utils
+
+    original = utils.get_environment_setup
+    utils.get_environment_setup = lambda _: {"tensorflow": tf.__version__}
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = original
+
+
+def run(form: Format, path: Path, images: np.ndarray) -> Answers:
+    """Answers of an exported network in its runtime.
+
+    Raises:
+        JobError: The runtime does not take the network.
+    """
+    try:
+        return form.run(path, images)
+    except Exception as error:  # four runtimes of four projects
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise JobError(f"{form.keras_name}: the runtime refuses the exported network, not kept: {reason}") from error
+
+
+def compare(expected: Answers, received: Answers) -> tuple[float, float]:
+    """Largest differences in probability and in years.
+
+    Raises:
+        JobError: They are larger than `MAX_PROBABILITY_DIFFERENCE` or `MAX_AGE_DIFFERENCE`, or no answers at all.
+    """
+    shapes = [np.shape(value) for value in received]
+    if shapes != [value.shape for value in expected]:
+        raise JobError(f"expected answers of shape {[value.shape for value in expected]}, received {shapes}; not kept")
+    probability = max(float(np.abs(a - b).max()) for a, b in zip(expected, received, strict=True))
+    years = float(np.abs(expected_age(expected[1]) - expected_age(received[1])).max())
+    if not (probability <= MAX_PROBABILITY_DIFFERENCE and years <= MAX_AGE_DIFFERENCE):  # NaN fails too
+        raise JobError(
+            f"expected the answers of the weights, received others by up to {probability:.2g} in probability and "
+            f"{years:.2g} years; the exported network is not kept"
+        )
+    return probability, years
+
+
+def put_in_place(written: Path, output: Path) -> None:
+    """Renames an export to its place: a file, an `.xml` and its `.bin`, or a folder instead of an older one."""
+    if written.is_dir():
+        if output.exists():
+            os.replace(output, written.with_name("older"))  # goes with the temporary folder
+        os.replace(written, output)
+        return
+    if written.suffix == ".xml":
+        os.replace(written.with_suffix(".bin"), output.with_suffix(".bin"))
+    os.replace(written, output)

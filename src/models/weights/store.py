@@ -1,0 +1,222 @@
+"""Weight files that describe themselves: save, identify, load.
+
+A file is Keras' HDF5 layout of a whole model plus one root attribute, `age_gender`, that holds `WeightsInfo` as JSON.
+Nothing is ever deserialised from a file: the network is built by `factory.py` and the numbers are read into it, so a
+file from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+
+from src.cli import ROOT, UserError
+from src.models.weights import published
+from src.models.weights.hdf5 import open_weight_file
+from src.models.weights.info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
+from src.models.weights.published import BUNDLED, bundled
+from src.models.weights.sandbox import rehearse
+
+__all__ = ["BUNDLED", "WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"]
+
+if TYPE_CHECKING:
+    import keras
+
+ORIGINAL_NAME = re.compile(r"([A-Za-z][A-Za-z0-9]*)_([0-9]{1,5})_.+")
+"""Names of weight files that training has always written: `{model_name}_{img_size}_*`."""
+ORIGINAL_MARGIN = 0.4
+
+logger = logging.getLogger(__name__)
+
+
+def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo) -> Path:
+    """Writes a weight file that `load_model` reads, whole or not at all.
+
+    The file is written beside its place and renamed, so that a reader never sees half of it and a full disk or a kill
+    leaves an older file of that name as it was.
+
+    Args:
+        model: Network of `factory.get_model(info.model_name, info.img_size)`.
+        path: Any name; its folder is made when missing.
+        info: Stored as JSON; an empty `versions` is filled in.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: The file could not be written; nothing is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not info.versions:
+        info = dataclasses.replace(info, versions=library_versions())
+    buffer = NamedBuffer()
+    with quiet_absl():
+        model.save(buffer, include_optimizer=False)
+    with h5py.File(buffer, "r+") as file:
+        file.attrs[ATTRIBUTE] = to_json(info)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # the process number keeps two writers apart
+    try:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class NamedBuffer(io.BytesIO):
+    """Memory that `model.save` takes for a path ending in `.hdf5`, and h5py for the open file that it is.
+
+    On a full disk the HDF5 library fails once for every object that it still holds, each time with a traceback; bytes
+    that are complete fail in one place.
+    """
+
+    def __fspath__(self) -> str:
+        return "weights.hdf5"
+
+    __str__ = __fspath__
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what writes a weight file."""
+    import keras
+
+    return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
+
+
+def resolve(weight_file: str | Path) -> Path:
+    """The path of a weight file that can safely be read; see `published.resolve` and `weights_guard.rehearse`."""
+    path = published.resolve(weight_file)
+    if path.parent.resolve() != ROOT / "pretrained_models" or path.name != BUNDLED:
+        rehearse(path)
+    return path
+
+
+def identify(weight_file: str | Path) -> WeightsInfo:
+    """Says which network a weight file is for, without building it and without importing Keras.
+
+    Looks, in this order, at: the file's own `age_gender` attribute; its bytes, which may be those of a published file;
+    its name, which may be a published one or `{model_name}_{img_size}_*`. Files of the last kind are taken for the
+    original project's: BGR, margin 0.4.
+
+    Args:
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+
+    Raises:
+        UserError: No weight file, or of a network that cannot be told.
+        JobError: A download failed.
+    """
+    path = resolve(weight_file)
+    return identify_path(path)
+
+
+def identify_path(path: Path) -> WeightsInfo:
+    """`identify` for a file that `weights_guard.rehearse` has read before."""
+    with open_weight_file(path) as file:
+        file.refuse_code()
+        text = file.text(ATTRIBUTE)
+        size = file.input_size
+        scaled = file.has_our_scaling
+    if text is not None:
+        info = parse_json(text, path)
+        if size is None:
+            raise UserError(f"expected a whole model in {path}, which describes itself, received weights alone")
+    else:
+        info = dataclasses.replace(identify_by_content_or_name(path), scaled=scaled)
+    if size not in (None, info.img_size):
+        raise UserError(
+            f"expected an input of {info.img_size} pixels, as {path} says of itself or by its name, received a graph "
+            f"for {size}; one of the two is wrong"
+        )
+    return info
+
+
+def identify_by_content_or_name(path: Path) -> WeightsInfo:
+    """What a file without a description is, by its bytes or its name.
+
+    Raises:
+        UserError: Neither tells.
+    """
+    name = published.find_by_content(path)
+    if name is None and path.name in published.PUBLISHED:
+        name = path.name
+        if published.known_hash(name) is not None:
+            logger.warning("warning: %s has other bytes than the published file of this name", path)
+    if name is not None:
+        row = published.PUBLISHED[name]
+        return WeightsInfo(
+            row.model_name, row.img_size, row.margin, row.colour, row.gender_order, data=row.data, label=name
+        )
+    match = ORIGINAL_NAME.fullmatch(path.name)
+    if match is None:
+        raise UserError(
+            f"expected weights of this project (with an attribute {ATTRIBUTE!r}), a published file "
+            f"({', '.join(published.PUBLISHED)}) or a name like EfficientNetB3_224_*.hdf5, received {path}; "
+            "rename it to {model_name}_{img_size}_*"
+        )
+    model_name, img_size = match[1], checked_size(int(match[2]), path)
+    return WeightsInfo(model_name, img_size, ORIGINAL_MARGIN, "BGR", label=path.name)
+
+
+def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
+    """Builds the network that a weight file is for and copies the numbers into it.
+
+    Args:
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+
+    Returns:
+        The model, `(batch, size, size, 3)` values 0..255 in `info.colour` order ->
+        `[pred_gender (batch, 2) in info.gender_order, pred_age (batch, 101)]`, and what the file says about itself.
+
+    Raises:
+        UserError: See `identify`; or the numbers do not fit the network.
+        JobError: A download failed.
+    """
+    path = resolve(weight_file)
+    info = identify_path(path)
+
+    from src.models.factory import get_model
+    from src.models.weights.fill import fill, without_scaling
+
+    model = get_model(info.model_name, info.img_size)
+    fill(model, path)
+    return model if info.scaled else without_scaling(model), info
+
+
+def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
+    """Copies the numbers of a weight file into a network of the same kind, all or none.
+
+    Args:
+        model: A network of `factory.get_model`.
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+
+    Raises:
+        UserError: No weight file, or its numbers do not fit the network.
+        JobError: A download failed.
+    """
+    from src.models.weights.fill import fill
+
+    fill(model, resolve(weight_file))
+
+
+@contextmanager
+def quiet_absl():
+    """Keeps Keras from advising against the HDF5 layout at every save."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

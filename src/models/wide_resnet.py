@@ -1,0 +1,40 @@
+"""WideResNet-16-8 (Zagoruyko & Komodakis, arXiv 1605.07146)."""
+
+import keras
+from keras import layers
+
+
+def wide_resnet(inputs: keras.KerasTensor, depth: int = 16, width: int = 8) -> keras.KerasTensor:
+    """WideResNet (Zagoruyko & Komodakis, arXiv 1605.07146) on raw values 0..255, without biases.
+
+    A 3x3 convolution with 16 filters, then three groups of `(depth - 4) / 6` pre-activation blocks with 16, 32 and 64
+    times `width` filters and strides 1, 2 and 2, average pooling 8x8 with stride 1, flattened.
+    """
+    x = _conv(inputs, 16, 3)
+    for group, stride in enumerate((1, 2, 2)):
+        filters = 16 * width * 2**group
+        for block in range((depth - 4) // 6):
+            x = _wide_block(x, filters, stride if block == 0 else 1)
+    x = _norm_relu(x)
+    x = layers.AveragePooling2D(8, strides=1, padding="same")(x)
+    return layers.Flatten()(x)
+
+
+def _wide_block(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
+    """Two 3x3 convolutions beside a shortcut; a block that changes the width normalises before both."""
+    changes_width = x.shape[-1] != filters
+    activated = _norm_relu(x)
+    residual = _conv(activated, filters, 3, stride)
+    residual = _conv(_norm_relu(residual), filters, 3)
+    shortcut = _conv(activated, filters, 1, stride) if changes_width else x
+    return layers.Add()([residual, shortcut])
+
+
+def _norm_relu(x: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Activation("relu")(layers.BatchNormalization()(x))
+
+
+def _conv(x: keras.KerasTensor, filters: int, size: int, stride: int = 1) -> keras.KerasTensor:
+    return layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
+        x
+    )

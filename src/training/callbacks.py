@@ -1,0 +1,278 @@
+"""What happens beside the steps of a training: checkpoints, resuming, logs, averaged weights."""
+
+import dataclasses
+import os
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from src import models
+from src.cli import JobError, UserError
+from src.models import WeightsInfo, moving_average, sync_state
+from src.training.distributed import ALONE, Group
+from src.training.generator import ImageSequence
+from src.training.resume import MONITOR, ResumeFile, RunState, to_numpy
+
+
+class WeightAverage(keras.callbacks.Callback):
+    """Exponential moving average of all weights, batch norm statistics included (Polyak & Juditsky, 1992).
+
+    Validation and weight files use the averages, training goes on with the weights. The first steps average over
+    fewer: the decay of step t is at most (1 + t) / (10 + t).
+    """
+
+    def __init__(self, model: keras.Model, decay: float):
+        super().__init__()
+        if not 0 < decay < 1:
+            raise UserError(f"expected train.ema in 0..1, received {decay}; use for instance 0.999, or 0 for none")
+        self.decay = decay
+        self._weights = [w for w in model.weights if "float" in w.dtype]
+        # Through numpy: on TensorFlow a variable made from a variable's value shares its memory.
+        self._averages = [
+            keras.Variable(to_numpy(weight), trainable=False, name=f"average_{i}")
+            for i, weight in enumerate(self._weights)
+        ]
+        self._moving = moving_average(model, self._weights, self._averages)
+        self._step = None
+        self._applied = nullcontext()
+
+    @property
+    def shadow(self) -> list[keras.Variable]:
+        """The averages, in the order of the weights."""
+        self._moving.sync()
+        return self._averages
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves the averages towards the weights."""
+        if self._step is None:  # later steps are counted: asking the optimizer is waiting for the device
+            sync_state(self.model)
+            self._step = int(to_numpy(self.model.optimizer.iterations))
+        else:
+            self._step += 1
+        self._moving.step(min(self.decay, (1 + self._step) / (10 + self._step)))
+
+    def on_test_begin(self, logs=None):
+        """Validates the averages."""
+        sync_state(self.model)
+        self._applied = self.applied()
+        self._applied.__enter__()
+
+    def on_test_end(self, logs=None):
+        """Gives the weights back to training."""
+        self._applied.__exit__(None, None, None)
+
+    @contextmanager
+    def applied(self):
+        """Within it the model has the averages for weights."""
+        kept = [keras.ops.copy(weight.value) for weight in self._weights]
+        try:
+            for weight, average in zip(self._weights, self.shadow, strict=True):
+                weight.assign(keras.ops.copy(average.value))  # JAX's steps consume the arrays that they are given
+            yield
+        finally:
+            for weight, value in zip(self._weights, kept, strict=True):
+                weight.assign(value)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """At the end of an epoch: best weights, then the state to resume from, then the log and its picture.
+
+    In this order a process that is killed in between repeats at most the epoch whose state was not written. Of several
+    processes all decide alike, the first writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: WeightsInfo,
+        state: RunState,
+        resume_file: ResumeFile,
+        average: WeightAverage | None = None,
+        early_stopping: int | None = None,
+        group: Group = ALONE,
+    ):
+        super().__init__()
+        self.folder = folder
+        self._group = group
+        self.info = info
+        self.state = state
+        self._resume_file = resume_file
+        self._average = average
+        self._early_stopping = early_stopping
+
+    def weights_path(self, epoch: int, loss: float) -> Path:
+        """`{model_name}_{img_size}_weights.{epoch:02d}-{val_loss:.2f}.hdf5`, epochs from 1."""
+        return self.folder / f"{self.info.model_name}_{self.info.img_size}_weights.{epoch:02d}-{loss:.2f}.hdf5"
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes everything; `epoch` counts from 0."""
+        row = {"epoch": epoch + 1, "lr": self._learning_rate(), **{key: float(value) for key, value in logs.items()}}
+        if not np.isfinite(row["loss"]):
+            raise JobError(
+                f"expected a finite loss, received {row['loss']} in epoch {epoch + 1}; lower train.lr "
+                "(the weights of earlier epochs are whole)"
+            )
+        self.state.history.append(row)
+        if self.state.best_epoch == epoch + 1:
+            self._save_weights(row)
+        if self._group.is_first:
+            self._resume_file.save(self.state)
+            self._write_log()
+        if self._early_stopping is not None and epoch + 1 - self.state.best_epoch >= self._early_stopping:
+            print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
+            self.model.stop_training = True
+
+    def _learning_rate(self) -> float:
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _save_weights(self, row: dict) -> None:
+        metrics = {key: value for key, value in row.items() if key.startswith("val_")}
+        info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics)
+        path = self.weights_path(row["epoch"], row[MONITOR])
+        with self._average.applied() if self._average else nullcontext():
+            if self._group.is_first:
+                models.save_weights(self.model, path, info)
+        print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
+
+    def _write_log(self) -> None:
+        stem = f"{self.info.model_name}_{self.info.img_size}"
+        log = pd.DataFrame(self.state.history)
+        part = self.folder / f".{stem}_log.csv.part"
+        log.to_csv(part, index=False, lineterminator="\n")
+        part.replace(self.folder / f"{stem}_log.csv")
+        draw_curves(log, self.folder / f"{stem}_curves.png")
+
+
+CURVES = (
+    ("loss", "loss", "Loss"),
+    ("pred_age_mae", "mean absolute error, years", "Age"),
+    ("pred_gender_accuracy", "accuracy", "Gender"),
+)
+"""Figure, axis label and title of each panel."""
+
+
+def draw_curves(log: pd.DataFrame, path: Path) -> None:
+    """Draws training and validation figures over the epochs; a figure that a table lacks is left out."""
+    from matplotlib.figure import Figure  # not pyplot: no display, no global state
+    from matplotlib.ticker import MaxNLocator
+
+    panels = [panel for panel in CURVES if panel[0] in log]
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    for axes, (name, label, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+        axes.plot(log["epoch"], log[name], marker=".", label="training (augmented)")
+        axes.plot(log["epoch"], log[f"val_{name}"], marker=".", label="validation")
+        axes.set(xlabel="epoch", ylabel=label, title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    part = path.with_name(f".{path.name}.part.png")
+    figure.savefig(part, dpi=120)
+    part.replace(path)
+
+
+class WandbLogger(keras.callbacks.Callback):
+    """Sends the figures of every epoch, the configuration and the curves to Weights & Biases.
+
+    wandb's own Keras callbacks read TensorFlow; `wandb.log` works on every backend.
+    """
+
+    def __init__(self, project: str, config: dict, curves: Path):
+        super().__init__()
+        self._project = project
+        self._config = config
+        self._curves = curves
+
+    @staticmethod
+    def check_login() -> None:
+        """Raises `UserError` unless this machine is logged in to wandb, or works offline."""
+        import wandb
+
+        if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+            return
+        try:
+            logged_in = wandb.login(prompt=False)
+        except (wandb.Error, OSError, ValueError) as error:
+            raise UserError(
+                f"expected a login to wandb, received {error}; run `wandb login`, set WANDB_MODE=offline, or leave "
+                "wandb.project out"
+            ) from error
+        if not logged_in:
+            raise UserError(
+                "expected a login to wandb, received none; run `wandb login`, set WANDB_MODE=offline, or leave "
+                "wandb.project out"
+            )
+
+    def on_train_begin(self, logs=None):
+        """Opens the run."""
+        import wandb
+
+        self._run = wandb.init(project=self._project, config=self._config)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Logs an epoch, counted from 1."""
+        import wandb
+
+        figures = {key: float(value) for key, value in logs.items()}
+        if self._curves.is_file():
+            figures["curves"] = wandb.Image(str(self._curves))
+        self._run.log(figures, step=epoch + 1)
+
+    def on_train_end(self, logs=None):
+        """Closes the run."""
+        self._run.finish()
+
+
+class EpochSetter(keras.callbacks.Callback):
+    """Tells an `ImageSequence` the epoch before its first batch is read, and ends its workers after the training."""
+
+    def __init__(self, sequence: ImageSequence):
+        super().__init__()
+        self.sequence = sequence
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.sequence.set_epoch(epoch)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.sequence.close()
+
+
+class StepCallbacks(keras.callbacks.CallbackList):
+    """Keras' list of callbacks, which gives them no figures of single steps.
+
+    Keras' own turns the figures of every step into Python numbers. For that the host waits until the device has done
+    the step, and then the device waits for the host.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Tells each callback that a step was sent to the device."""
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch)
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Tells each callback that a step of validation was sent to the device."""
+        for callback in self.callbacks:
+            callback.on_test_batch_end(batch)
+
+
+class StepBar(keras.callbacks.Callback):
+    """A bar over the steps of an epoch on a terminal; its figures stand in the line after the epoch."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self._steps = steps
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Begins a bar."""
+        self._bar = tqdm(total=self._steps, unit="step", disable=None, leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves it."""
+        self._bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Clears it away."""
+        self._bar.close()

@@ -1,0 +1,143 @@
+"""From the configuration to the batches of training and validation."""
+
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from src import datasets, images
+from src.cli import JobError, UserError
+from src.training.config import AugmentConfig, TargetConfig
+from src.training.distributed import ALONE, Group
+from src.training.generator import ImageSequence
+from src.training.targets import age_class_weights
+
+
+def make_sequences(
+    cfg: DictConfig,
+    group: Group = ALONE,
+) -> tuple[ImageSequence, ImageSequence, float]:
+    """Training and validation batches, and the model's margin.
+
+    Of several processes each gets its share of every batch.
+
+    Raises:
+        UserError: a table is missing, empty, of whole photographs, or tighter than the margin.
+    """
+    data = OmegaConf.to_container(cfg.data, resolve=True)
+    table = datasets.load_table(data["db"], data["image_dir"], data["target"], data["split"])
+    parts = {split: table[table["split"] == split].reset_index(drop=True) for split in ("train", "val")}
+    for split, part in parts.items():
+        if part.empty:
+            raise UserError(f"expected pictures for {split} in {', '.join(table_names(cfg))}, received none; add rows")
+        datasets.require_crops(part)
+    margin = choose_margin(cfg.data.margin, pd.concat(parts.values())["margin"])
+    for split, part in parts.items():
+        parts[split] = _drop_and_report(part, split, group)
+        labels = parts[split][["gender", "age"]].to_numpy(np.float64)
+        group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"pictures for {split}")
+    common = {
+        "img_size": cfg.model.img_size,
+        "batch_size": cfg.train.batch_size,
+        "margin": margin,
+        "workers": cfg.train.workers,
+        "share": group.share,
+    }
+    training = ImageSequence(
+        parts["train"],
+        augment=AugmentConfig.from_config(cfg.augment),
+        seed=cfg.train.seed,
+        shuffle=True,
+        steps_per_epoch=cfg.train.steps_per_epoch,
+        target=TargetConfig(
+            cfg.train.age_target,
+            cfg.train.age_sigma,
+            age_class_weights(parts["train"]["age"], cfg.train.age_class_weights),
+        ),
+        **common,
+    )
+    validation = ImageSequence(parts["val"], fill_up=True, steps_per_epoch=cfg.train.validation_steps, **common)
+    return training, validation, margin
+
+
+def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
+    """The rows whose picture can be read; of several processes each tries its share."""
+    own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
+    kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
+    for path, reason in unreadable:
+        print(f"left out, {reason}: {path}", file=sys.stderr)
+    readable = np.zeros(len(part), np.int32)
+    readable[kept["row"]] = 1
+    kept = part[group.sum(readable) > 0].reset_index(drop=True)
+    left_out = len(part) - len(kept)
+    print(f"{split}: {len(kept):,} pictures" + (f", {left_out:,} unreadable left out" if left_out else ""))
+    return kept
+
+
+def drop_unreadable(table: pd.DataFrame, workers: int = 8) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Leaves out the rows whose picture file cannot be read; each file is decoded once, at an eighth of its size.
+
+    Args:
+        table: Rows as in `src/datasets/table.py`; pictures inside the table need no check.
+        workers: Threads.
+
+    Returns:
+        The table without these rows, with a new index, and `(path, reason)` of each unreadable file.
+
+    Raises:
+        JobError: no row is left.
+    """
+    is_file = table["image"].isna() if "image" in table else np.full(len(table), True)
+    paths = table.loc[is_file, "path"].drop_duplicates()
+    with ThreadPoolExecutor(workers) as pool:
+        reasons = pool.map(unreadable_reason, paths)
+        checked = tqdm(zip(paths, reasons, strict=True), "checking pictures", len(paths), disable=None, leave=False)
+        unreadable = [(path, reason) for path, reason in checked if reason is not None]
+    kept = table[~table["path"].isin([path for path, _ in unreadable])].reset_index(drop=True)
+    if kept.empty:
+        example = f"; the first: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise JobError(f"expected pictures to train on, none of the {len(table)} can be read{example}")
+    return kept, unreadable
+
+
+def unreadable_reason(path: str) -> str | None:
+    """Why `images.read_image` will not read a file, or `None` where it will."""
+    try:
+        data = np.fromfile(path, np.uint8)
+        if data.size and cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) is not None:
+            return None
+    except (OSError, cv2.error):
+        pass  # read_image words the reason
+    try:
+        images.read_image(path)
+    except images.ImageError as error:
+        return str(error)
+    return None
+
+
+def choose_margin(margin: float | None, margins: pd.Series) -> float:
+    """The configured margin, or the smallest of the tables.
+
+    Raises:
+        UserError: the configured margin is negative or above a table's.
+    """
+    smallest = float(margins.min())
+    if margin is None:
+        return smallest
+    if not 0 <= margin <= smallest:
+        raise UserError(
+            f"expected data.margin in 0..{smallest:g}, the margin that the pictures come with, received {margin:g}; "
+            "leave data.margin out, or crop the photographs with a larger margin (crop_faces.py)"
+        )
+    return float(margin)
+
+
+def table_names(cfg: DictConfig) -> list[str]:
+    names = cfg.data.db if OmegaConf.is_list(cfg.data.db) else [cfg.data.db]
+    return [Path(str(name)).name for name in names]

@@ -1,0 +1,106 @@
+"""From the configuration to a compiled network."""
+
+import os
+
+import keras
+from omegaconf import DictConfig
+
+from src import models
+from src.cli import UserError
+from src.models import WeightsInfo, sixteen_bit_type
+from src.training import losses
+from src.training.distributed import ALONE, Group
+from src.training.losses import expected_age_error
+
+
+def make_model(
+    cfg: DictConfig,
+    steps_per_epoch: int,
+    resuming: bool = False,
+    group: Group = ALONE,
+) -> keras.Model:
+    """Builds and compiles the network, with the weights that `model.weights` names.
+
+    Args:
+        cfg: See `train`.
+        steps_per_epoch: Batches of an epoch, for the schedule and the batch norm momentum.
+        resuming: All variables are about to be loaded from a run's state; `model.weights` is not read again.
+        group: Of several processes the first reads the weights and gives them to the others.
+    """
+    start = None if resuming else cfg.model.weights
+    if start is None or group.processes == 1:
+        model = _build(cfg, start)
+    else:
+        model = _build(cfg, None)
+        random = model.get_weights()
+        model.set_weights(group.arrays_from_first(lambda: _build(cfg, start).get_weights(), random))
+        models.finalize_normalization(model)
+    momentum = cfg.train.batch_norm_momentum
+    models.set_batch_norm_momentum(
+        model, models.batch_norm_momentum(steps_per_epoch) if momentum == "auto" else momentum
+    )
+    compile_model(cfg, model, steps_per_epoch)
+    return model
+
+
+def _build(cfg: DictConfig, start: str | None) -> keras.Model:
+    pretrained = "imagenet" if start == "imagenet" else None
+    model = models.get_model(cfg.model.model_name, cfg.model.img_size, pretrained, cfg.model.dropout)
+    if start is not None and pretrained is None:
+        load_start_weights(model, start, cfg.model.model_name, cfg.model.img_size)
+    return model
+
+
+def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: str, img_size: int) -> None:
+    """Loads a weight file into a network that is about to be trained.
+
+    Raises:
+        UserError: the file is for another network; for other sizes the same network's weights fit.
+    """
+    info = models.identify(path)
+    if info.model_name != model_name:
+        raise UserError(
+            f"expected weights of {model_name} in {path}, received those of {info.model_name}; "
+            f"use model.model_name={info.model_name}"
+        )
+    if info.colour != "RGB" or info.gender_order != WeightsInfo(model_name, img_size, 0.0).gender_order:
+        raise UserError(
+            f"expected weights that take RGB and give female, male, received {path} with {info.colour} and "
+            f"{', '.join(info.gender_order)}; such weights can be used by demo.py and evaluate.py, not trained further"
+        )
+    models.load_weights_into(model, path)
+
+
+def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int) -> None:
+    """Compiles with both losses, the configured optimizer and the figures of the log."""
+    schedule = models.get_scheduler(
+        cfg.train.schedule, cfg.train.lr, cfg.train.epochs, steps_per_epoch, cfg.train.warmup_epochs
+    )
+    optimizer = models.get_optimizer(cfg.train.optimizer_name, schedule, cfg.train.weight_decay)
+    models.exclude_from_weight_decay(optimizer, model)
+    model.compile(
+        optimizer=optimizer,
+        loss=["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight))],
+        loss_weights=[1.0, float(cfg.train.age_loss_weight)],
+        weighted_metrics=[
+            [keras.metrics.CategoricalAccuracy(name="accuracy")],
+            [keras.metrics.CategoricalAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
+        ],
+    )
+    model.optimizer.build(model.trainable_variables)  # with float16 Keras has wrapped it, to scale the loss
+
+
+class AgeMeanAbsoluteError(keras.metrics.MeanMetricWrapper):
+    """Mean absolute error in years between the expectations of true and predicted age distributions."""
+
+    def __init__(self, name: str = "mae", dtype=None):
+        super().__init__(expected_age_error, name=name, dtype=dtype)
+        self._direction = "down"
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def precision_policy(mixed: bool) -> str:
+    """Name of the Keras policy."""
+    return f"mixed_{sixteen_bit_type()}" if mixed else "float32"

@@ -1,0 +1,142 @@
+"""The state of a training between two epochs, in a file to resume from."""
+
+import dataclasses
+import json
+import os
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from src import models
+from src.cli import UserError
+from src.training.distributed import ALONE, Group
+
+if TYPE_CHECKING:
+    from src.training.callbacks import WeightAverage
+
+MONITOR = "val_loss"
+"""The best weights are those with the lowest validation loss."""
+
+
+@dataclasses.dataclass
+class RunState:
+    """What a run must remember beside its variables.
+
+    Attributes:
+        config: The resolved configuration of the run, to compare with when it goes on.
+        history: One row of figures per finished epoch.
+    """
+
+    config: dict
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Number of the epoch with the lowest validation loss, from 1; None before the first."""
+        losses = [row[MONITOR] for row in self.history]
+        return int(np.argmin(losses)) + 1 if losses else None
+
+
+class ResumeFile:
+    """All variables of a training between two epochs, in one `.npz` file that is replaced whole.
+
+    Of several processes the first alone writes and reads it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: keras.Model | None,
+        average: "WeightAverage | None" = None,
+        group: Group = ALONE,
+    ):
+        self.path = path
+        self._model = model
+        self._average = average
+        self._group = group
+
+    def _variables(self) -> list[keras.Variable]:
+        """Weights, batch norm statistics, states of random generators, optimizer and averages, in a fixed order."""
+        average = self._average.shadow if self._average else []
+        return [*self._model.variables, *self._model.optimizer.variables, *average]
+
+    def save(self, state: RunState) -> None:
+        """Writes variables and state beside the file's place and renames.
+
+        Raises:
+            OSError: the disk is full; the older file is whole.
+        """
+        arrays = {f"v{i}": to_numpy(variable) for i, variable in enumerate(self._variables())}
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            with part.open("wb") as file:
+                np.savez(file, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def read_state(self) -> RunState:
+        """The state alone.
+
+        Raises:
+            UserError: there is no such file, or it is none of ours.
+        """
+        return RunState(**json.loads(self._group.text_from_first(self._read_json)))
+
+    def _read_json(self) -> str:
+        with self._open() as file:
+            return str(file["state"])
+
+    def load_variables(self) -> None:
+        """Sets all variables of the model, its optimizer and the averages.
+
+        Raises:
+            UserError: the file was written by another network or optimizer.
+        """
+        variables = self._variables()
+        now = [to_numpy(variable) for variable in variables]
+        arrays = self._group.arrays_from_first(lambda: self._read_arrays([array.shape for array in now]), now)
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        models.finalize_normalization(self._model)
+
+    def _read_arrays(self, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+        with self._open() as file:
+            arrays = [file[f"v{i}"] for i in range(len(file.files) - 1)]
+        if [array.shape for array in arrays] != shapes:
+            raise UserError(
+                f"expected a run of the same network and optimizer in {self.path}, received another; "
+                "start anew with train.resume=false"
+            )
+        return arrays
+
+    @contextmanager
+    def _open(self):
+        try:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise UserError(
+                f"expected the state of an earlier run in {self.path}, received no such file; "
+                "start anew with train.resume=false"
+            ) from error
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"expected the state of an earlier run in {self.path}, received {error}; "
+                "start anew with train.resume=false"
+            ) from error
+
+
+def to_numpy(variable: keras.Variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable))

@@ -1,0 +1,172 @@
+import threading
+import time
+from itertools import cycle
+
+import numpy as np
+import pytest
+from fake_capture import FakeCamera, FakeCapture
+
+from src.cli import JobError
+from src.demo.live import LiveSummary, Slot, run_live, save_picture
+from src.demo.sources import VideoSource
+from src.images.io import read_image
+from src.inference.predictor import Prediction
+
+
+class FakePredictor:
+    """One face a frame whose age is the frame's shade; takes `seconds`."""
+
+    def __init__(self, seconds=0.0):
+        self.seconds, self.seen = seconds, []
+
+    def predict(self, image):
+        time.sleep(self.seconds)
+        self.seen.append(int(image[0, 0, 0]))
+        return [Prediction((10, 10, 30, 30), float(image[0, 0, 0]), 0.0)]
+
+
+class FakeWindow:
+    """Presses the keys of `keys`, one after every `every` looks; notes the pictures."""
+
+    def __init__(self, keys=(), every=10):
+        self.keys, self.every, self.looks, self.pictures = list(keys), every, 0, []
+
+    def show(self, image):
+        self.pictures.append(image)
+
+    def key(self, milliseconds):
+        self.looks += 1
+        return self.keys.pop(0) if self.keys and self.looks % self.every == 0 else None
+
+
+class SlowCapture(FakeCapture):
+    """A camera of 100 frames a second."""
+
+    def read(self):
+        time.sleep(0.01)
+        return super().read()
+
+
+class EndlessCapture(SlowCapture):
+    def __init__(self):
+        super().__init__([])
+        self.shades = cycle(range(1, 101))
+
+    def read(self):
+        time.sleep(0.01)
+        return True, np.full((48, 64, 3), next(self.shades), np.uint8)
+
+
+def camera(capture, **options):
+    return VideoSource("0", FakeCamera(capture), **options)
+
+
+def live_threads():
+    return [thread for thread in threading.enumerate() if "_guard" in thread.name]
+
+
+def test_slot_gives_the_newest_item_once():
+    slot = Slot()
+    assert slot.newer(0, 0.01) == (0, None)
+    slot.put("a")
+    slot.put("b")
+    assert slot.newer(0, 1) == (2, "b")
+    assert slot.newer(2, 0.01) == (2, None)
+    threading.Timer(0.1, slot.put, ["c"]).start()
+    assert slot.newer(2, 5) == (3, "c")
+
+
+def test_ended_slot_lets_nobody_wait():
+    slot = Slot()
+    slot.put("a")
+    threading.Timer(0.1, slot.end).start()
+    start = time.monotonic()
+    assert slot.newer(1, 30) == (1, None)
+    assert slot.newer(0, 30) == (1, "a")
+    assert time.monotonic() - start < 10
+
+
+def test_runs_until_it_is_told_to_quit():
+    window, predictor = FakeWindow(["x", "quit"]), FakePredictor()
+    summary = run_live(camera(EndlessCapture()), window, predictor, "Net")
+    assert summary.shown == len(window.pictures) > 5
+    assert predictor.seen
+    assert not live_threads()
+
+
+def test_slow_estimation_slows_nothing_down_and_the_newest_frame_wins():
+    window, predictor = FakeWindow(["quit"], every=60), FakePredictor(seconds=0.5)
+    summary = run_live(camera(EndlessCapture()), window, predictor, "Net")
+    assert summary.shown > 3 * len(predictor.seen)
+    assert np.diff(predictor.seen).max() > 3  # frames in between were skipped
+
+
+def test_pause_holds_the_picture_and_space_goes_on():
+    window = FakeWindow([" ", " ", "quit"], every=30)
+    run_live(camera(EndlessCapture()), window, FakePredictor(), "Net")
+    before_pause = 30
+    assert len(window.pictures) < window.looks - before_pause * 0.5
+    assert len(window.pictures) > before_pause
+
+
+def test_a_video_waits_while_it_is_paused(tmp_path):
+    path = tmp_path / "video.mp4"
+    path.touch()
+    source = VideoSource(str(path), FakeCamera(FakeCapture(range(1, 41), rate=100.0, count=40)))
+    window = FakeWindow([" ", " "], every=12)
+    predictor = FakePredictor()
+    run_live(source, window, predictor, "Net")
+    shades = [int(picture[0, 0, 0]) for picture in window.pictures]
+    assert shades[-1] == 40  # to its end, although it was paused on the way
+    assert sorted(shades) == shades
+
+
+def test_saves_the_shown_picture_without_the_line_of_status(tmp_path, capsys):
+    run_live(camera(EndlessCapture()), FakeWindow(["s", "quit"], every=20), FakePredictor(), "Net", tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert f"saved {path}" in capsys.readouterr().out
+    picture = read_image(path)
+    assert picture.shape == (48, 64, 3)
+    assert len(np.unique(picture[40:, :5])) == 1  # where the line of status would be
+
+
+def test_saving_into_a_missing_folder_stops_nothing(tmp_path, capsys):
+    save_picture(np.zeros((8, 8, 3), np.uint8), tmp_path / "missing")
+    assert "could not save" in capsys.readouterr().out
+
+
+def test_camera_that_fails_in_mid_stream_and_comes_back():
+    source = VideoSource("0", FakeCamera(SlowCapture([10] * 20), None, SlowCapture([200] * 30)), patience=0.6)
+    window = FakeWindow()
+    with pytest.raises(JobError, match="camera 0 stopped"):
+        run_live(source, window, FakePredictor(), "Net")
+    assert {10, 200} <= {int(picture[0, 63, 0]) for picture in window.pictures}
+    assert not live_threads()
+
+
+def test_a_defect_in_the_estimating_thread_ends_the_demo():
+    class Broken:
+        def predict(self, image):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_live(camera(EndlessCapture()), FakeWindow(), Broken(), "Net")
+    assert not live_threads()
+
+
+def test_summary():
+    summary = LiveSummary(shown=3)
+    assert summary.rate == 0
+    assert summary.line() == "3 frames shown, 0 a second"
+    summary.times.extend([10.0, 10.1, 10.2])
+    summary.label_ages.extend([0.02, 0.05, 0.2])
+    assert summary.line() == "3 frames shown, 10 a second, labels 50 ms older than their frame"
+
+
+def test_memory_of_an_hour_is_that_of_a_minute():
+    summary = LiveSummary()
+    for number in range(30 * 3600):
+        summary.times.append(number / 30)
+        summary.label_ages.append(0.1)
+    assert len(summary.times) == len(summary.label_ages) == 500
+    assert summary.rate == pytest.approx(30)

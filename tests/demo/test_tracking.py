@@ -1,0 +1,63 @@
+import pytest
+
+from src.demo.tracking import MEMORY, MISSES, Tracker, overlap
+from src.inference.predictor import Prediction
+
+LEFT, RIGHT = (0, 0, 100, 100), (300, 0, 400, 100)
+
+
+def moved(box, dx):
+    return box[0] + dx, box[1], box[2] + dx, box[3]
+
+
+def test_overlap_by_hand():
+    assert overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(50 / 150)
+    assert overlap(LEFT, LEFT) == 1
+    assert overlap(LEFT, RIGHT) == 0
+
+
+def test_shown_values_are_first_the_mean_of_all_estimates():
+    tracker = Tracker()
+    for age, male, mean_age, mean_male in [(20, 0.0, 20, 0.0), (40, 1.0, 30, 0.5), (60, 0.5, 40, 0.5)]:
+        (shown,) = tracker.update([Prediction(LEFT, age, male)])
+        assert shown.age == pytest.approx(mean_age)
+        assert shown.male_probability == pytest.approx(mean_male)
+
+
+def test_later_ones_move_it_by_their_share():
+    tracker = Tracker()
+    for _ in range(100):
+        tracker.update([Prediction(LEFT, 20, 0.0)])
+    (shown,) = tracker.update([Prediction(LEFT, 60, 1.0)])
+    assert shown.age == pytest.approx(20 + 40 / MEMORY)
+    assert shown.male_probability == pytest.approx(1 / MEMORY)
+
+
+def test_faces_are_followed_whatever_their_order():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 20, 0.0), Prediction(RIGHT, 60, 1.0)])
+    shown = tracker.update([Prediction(moved(RIGHT, 20), 70, 1.0), Prediction(moved(LEFT, 20), 10, 0.0)])
+    assert [(face.box, face.age) for face in shown] == [(moved(LEFT, 20), 15), (moved(RIGHT, 20), 65)]
+
+
+def test_the_better_overlap_wins_a_face():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 20, 0.0), Prediction(moved(LEFT, 60), 60, 0.0)])
+    shown = tracker.update([Prediction(moved(LEFT, 50), 60, 0.0)])
+    assert [(face.box, face.age) for face in shown] == [(LEFT, 20), (moved(LEFT, 50), 60)]  # the first only blinks
+
+
+def test_a_blink_of_the_detector_is_bridged_and_then_the_face_is_forgotten():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 20, 0.0)])
+    for _ in range(MISSES):
+        assert [face.box for face in tracker.update([])] == [LEFT]
+    assert tracker.update([]) == []
+    (shown,) = tracker.update([Prediction(LEFT, 60, 1.0)])
+    assert (shown.age, shown.male_probability) == (60, 1.0)
+
+
+def test_another_face_elsewhere_does_not_inherit_the_number():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 20, 0.0)])
+    assert {face.age for face in tracker.update([Prediction(RIGHT, 60, 1.0)])} == {20, 60}

@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+from fake_estimator import FakeEstimator, face
+
+from src.cli import ROOT, JobError, UserError
+from src.evaluation.predict_table import predict_table
+from src.images.detector import Face, main_face
+from src.images.io import write_image
+
+NAN = float("nan")
+
+
+def table_of(paths, margin=0.4, **columns):
+    return pd.DataFrame(
+        {"path": [str(path) for path in paths], "gender": 1.0, "age": 30.0, "margin": margin, **columns}
+    )
+
+
+def write_faces(folder, ages, **kwargs):
+    paths = [folder / f"{index:03d}.png" for index in range(len(ages))]
+    for path, age in zip(paths, ages, strict=True):
+        write_image(path, face(age, **kwargs))
+    return paths
+
+
+class CentreDetector:
+    """Finds one face of 8 x 8 pixels in the middle, in pictures that are not black."""
+
+    def detect(self, image):
+        height, width = image.shape[:2]
+        box = (width // 2 - 4, height // 2 - 4, width // 2 + 4, height // 2 + 4)
+        return [Face(box, 1.0)] if image.any() else []
+
+
+def test_answers_keep_the_order_and_come_in_batches(tmp_path):
+    ages = list(range(10, 60))
+    estimator = FakeEstimator(batch_size=8)
+    outcome = predict_table(estimator, table_of(write_faces(tmp_path, ages, green=51)))
+    assert outcome.predictions["predicted_age"].tolist() == ages
+    assert outcome.predictions["male_probability"].tolist() == pytest.approx([0.2] * 50)
+    assert estimator.calls == [8] * 6 + [2]
+    assert outcome.skipped == outcome.faceless == []
+
+
+def test_unreadable_pictures_are_named(tmp_path):
+    paths = write_faces(tmp_path, [20, 30, 40])
+    paths[1].write_bytes(b"no picture")
+    paths.append(tmp_path / "missing.png")
+    outcome = predict_table(FakeEstimator(), table_of(paths))
+    assert outcome.predictions["predicted_age"].tolist() == [20, 40]
+    assert outcome.predictions["path"].tolist() == [str(paths[0]), str(paths[2])]
+    assert [skipped.path for skipped in outcome.skipped] == [str(paths[1]), str(paths[3])]
+    assert "not a picture" in outcome.skipped[0].reason
+
+
+def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
+    # Margin 0.5 to 0: the central half of each side stays, here all 50; its surroundings are 200.
+    image = face(200, size=32)
+    image[8:24, 8:24, 0] = 50
+    write_image(tmp_path / "face.png", image)
+    outcome = predict_table(FakeEstimator(margin=0), table_of([tmp_path / "face.png"], margin=0.5))
+    assert outcome.predictions["predicted_age"].tolist() == [50]
+
+
+def test_margin_of_the_weights_above_that_of_the_pictures():
+    with pytest.raises(UserError, match=r"at least 0.4, .* margin 0.1"):
+        predict_table(FakeEstimator(margin=0.4), table_of(["face.png"], margin=0.1))
+
+
+def test_whole_photographs_are_detected_and_cut(tmp_path):
+    # The face is 8 x 8 in the middle; margin 0.5 makes it 16 x 16, of which the left half is 60.
+    photograph = face(200, size=64)
+    photograph[24:40, 24:32, 0] = 60
+    write_image(tmp_path / "photograph.png", photograph)
+    write_image(tmp_path / "nobody.png", np.zeros((64, 64, 3), np.uint8))
+    table = table_of([tmp_path / "photograph.png", tmp_path / "nobody.png"], margin=NAN)
+    outcome = predict_table(FakeEstimator(margin=0.5), table, detector=CentreDetector())
+    assert outcome.predictions["predicted_age"].tolist() == [60]
+    assert outcome.faceless == [str(tmp_path / "nobody.png")]
+
+
+def test_real_photographs_with_the_real_detector():
+    table = table_of(sorted((ROOT / "samples").glob("*.*g")), margin=NAN)
+    outcome = predict_table(FakeEstimator(margin=0.1), table)
+    assert len(outcome.predictions) == 2
+    assert outcome.skipped == outcome.faceless == []
+
+
+def test_pictures_inside_the_table(tmp_path):
+    write_image(tmp_path / "file.png", face(70))
+    images = pd.Series([face(25), None], dtype=object)
+    table = table_of(["UTKFace.mat[0]", tmp_path / "file.png"], image=images)
+    outcome = predict_table(FakeEstimator(), table)
+    assert outcome.predictions["predicted_age"].tolist() == [25, 70]
+    assert "image" not in outcome.predictions
+
+
+def test_flip_averages_over_the_mirror_image(tmp_path):
+    paths = write_faces(tmp_path, [20], right=40)
+    assert predict_table(FakeEstimator(), table_of(paths)).predictions["predicted_age"].tolist() == [20]
+    assert predict_table(FakeEstimator(), table_of(paths), flip=True).predictions["predicted_age"].tolist() == [30]
+
+
+def test_nothing_left_fails(tmp_path):
+    with pytest.raises(JobError, match="none of 1 pictures gave an answer: 1 could not be read"):
+        predict_table(FakeEstimator(), table_of([tmp_path / "missing.png"]))
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(UserError, match="at least 1, received 0"):
+        predict_table(FakeEstimator(batch_size=0), table_of(["face.png"]))
+
+
+def test_main_face_is_large_and_central():
+    image = np.zeros((100, 200, 3), np.uint8)
+    centre, corner, small = Face((80, 30, 120, 70), 1.0), Face((0, 0, 50, 50), 2.0), Face((95, 45, 105, 55), 3.0)
+    assert main_face([corner, small, centre], image) == centre.box
+    assert main_face([corner], image) == corner.box
+    assert main_face([], image) is None

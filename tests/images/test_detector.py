@@ -1,0 +1,155 @@
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from src.cli import ROOT
+from src.images.boxes import box_area, shared_area
+from src.images.detector import Face, FaceDetector, suppress_overlaps
+from src.images.io import read_image
+
+EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the pictures by eye
+
+
+@pytest.fixture(scope="module")
+def eileen():
+    return read_image(ROOT / "samples" / "astronaut.png")
+
+
+@pytest.fixture(scope="module")
+def grace():
+    return read_image(ROOT / "samples" / "grace_hopper.jpg")
+
+
+def overlap(box, other):
+    shared = shared_area(box, other)
+    return shared / (box_area(box) + box_area(other) - shared)
+
+
+def test_finds_the_faces_of_the_samples_and_nothing_else(eileen, grace):
+    (face,) = FaceDetector().detect(eileen)
+    assert overlap(face.box, EILEEN) > 0.7
+    (face,) = FaceDetector().detect(grace)
+    assert overlap(face.box, GRACE) > 0.7
+
+
+def test_box_is_in_pixels_of_the_original_however_large(grace):
+    large = cv2.resize(grace, None, fx=5, fy=5)
+    (face,) = FaceDetector().detect(large)
+    assert overlap(tuple(edge / 5 for edge in face.box), GRACE) > 0.7
+
+
+def test_largest_face_comes_first_and_the_picture_stays_as_it_was(eileen, grace):
+    both = np.hstack([eileen, grace[:512]])
+    before = both.copy()
+    first, second = FaceDetector().detect(both)
+    assert first.box[0] > 512 > second.box[2]
+    assert box_area(first.box) > box_area(second.box)
+    np.testing.assert_array_equal(both, before)
+
+
+def test_blank_pictures_and_high_thresholds_give_nothing(grace):
+    assert FaceDetector().detect(np.full((200, 300, 3), 128, np.uint8)) == []
+    assert FaceDetector().detect(np.zeros((1, 1, 3), np.uint8)) == []
+    assert FaceDetector(threshold=5).detect(grace) == []
+
+
+def test_small_face_is_found_by_the_second_look(eileen):
+    small = np.full((400, 400, 3), 120, np.uint8)
+    small[100:356, 100:356] = cv2.resize(eileen, (256, 256), interpolation=cv2.INTER_AREA)  # the face is 45 pixels wide
+    assert FaceDetector(upsample=0).detect(small) == []
+    (face,) = FaceDetector("auto").detect(small)
+    assert overlap(face.box, tuple(100 + edge // 2 for edge in EILEEN)) > 0.5
+
+
+class Recorder(FaceDetector):
+    """Notes the size of each search; dlib is asked for nothing."""
+
+    def __init__(self, answers, **options):
+        super().__init__(**options)
+        self.searched, self.answers = [], answers
+
+    def _dlib(self):
+        def run(image, upsample, threshold):
+            self.searched.append(image.shape[:2])
+            return self.answers.pop(0)
+
+        return SimpleNamespace(run=run)
+
+
+def rectangle(left, top, right, bottom):
+    """As dlib gives it: right and bottom inclusive."""
+    return SimpleNamespace(left=lambda: left, top=lambda: top, right=lambda: right - 1, bottom=lambda: bottom - 1)
+
+
+NOTHING = ([], [], [])
+
+
+def test_second_look_only_where_the_first_found_nothing():
+    image = np.zeros((300, 400, 3), np.uint8)
+    detector = Recorder([NOTHING, NOTHING])
+    detector.detect(image)
+    assert detector.searched == [(300, 400), (600, 800)]
+    detector = Recorder([([rectangle(0, 0, 9, 9)], [1.0], [0])])
+    detector.detect(image)
+    assert detector.searched == [(300, 400)]
+    detector = Recorder([NOTHING], upsample=2)
+    detector.detect(image)
+    assert detector.searched == [(1200, 1600)]
+
+
+def test_search_runs_on_a_copy_of_at_most_max_side():
+    detector = Recorder([NOTHING, NOTHING], upsample=0)
+    detector.detect(np.zeros((1000, 2000, 3), np.uint8))
+    detector.max_side = 100
+    detector.detect(np.zeros((1000, 2000, 3), np.uint8))
+    assert detector.searched == [(320, 640), (50, 100)]
+
+
+def test_boxes_are_scaled_back_and_cut_at_the_border():
+    found = (
+        [rectangle(-10, 20, 90, 120), rectangle(600, 300, 700, 400), rectangle(700, 0, 800, 100)],
+        [1, 0.5, 0.4],
+        [0] * 3,
+    )
+    faces = Recorder([found], upsample=0).detect(np.zeros((700, 1280, 3), np.uint8))
+    # The copy is 640 wide: everything doubles. The third box lies outside the picture.
+    assert faces == [Face((0, 40, 180, 240), 1.0), Face((1200, 600, 1280, 700), 0.5)]
+
+
+def test_detectors_of_tilted_faces_keep_dlibs_own_threshold():
+    boxes = [rectangle(100 * i, 0, 100 * i + 90, 90) for i in range(6)]
+    found = boxes, [-0.4, -0.4, -0.4, -0.1, 0.1, 0.0], [0, 1, 2, 3, 4, 3]
+    faces = Recorder([found], upsample=0).detect(np.zeros((300, 640, 3), np.uint8))
+    assert sorted(face.box[0] for face in faces) == [0, 100, 200, 400, 500]
+
+
+def test_overlapping_boxes_leave_the_one_with_the_higher_score():
+    outer, inner, beside = Face((0, 0, 100, 100), 0.5), Face((20, 20, 60, 60), 0.9), Face((60, 0, 160, 100), 0.1)
+    assert suppress_overlaps([outer, inner, beside]) == [inner, beside]
+    half = Face((50, 0, 150, 100), 0.2)  # shares 5,000 of 10,000 pixels: exactly half stays
+    assert suppress_overlaps([outer, half]) == [outer, half]
+    assert suppress_overlaps([]) == []
+
+
+def test_areas_by_hand():
+    assert box_area((2, 3, 7, 5)) == 10
+    assert shared_area((0, 0, 10, 10), (5, 8, 20, 20)) == 5 * 2
+    assert shared_area((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+
+
+def test_one_detector_serves_many_threads(eileen, grace):
+    detector = FaceDetector()
+    expected = [detector.detect(eileen), detector.detect(grace)] * 4
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(detector.detect, [eileen, grace] * 4)) == expected
+
+
+def test_every_thread_has_its_own_dlib_detector():
+    detector = FaceDetector()
+    own = detector._dlib()
+    assert detector._dlib() is own
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(detector._dlib).result() is not own

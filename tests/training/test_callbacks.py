@@ -1,0 +1,50 @@
+import keras
+import numpy as np
+import pytest
+
+from src.training.callbacks import StepBar, StepCallbacks
+
+
+class Recorder(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.steps, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(("train", batch, logs))
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.steps.append(("test", batch, logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(logs)
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer="zeros")(inputs))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    return model
+
+
+def test_steps_give_no_figures_and_epochs_the_right_ones(model):
+    """Figures of a step are numbers of the host: to make them it waits for the device. The loss is 1 in every row."""
+    recorder = Recorder()
+    x, y = np.zeros((6, 1)), np.ones((6, 1))
+    steps = {"verbose": 0, "epochs": 1, "steps": 3}
+    callbacks = StepCallbacks([recorder], add_history=True, model=model, **steps)
+    model.fit(x, y, batch_size=2, validation_data=(x[:2], y[:2]), callbacks=callbacks, verbose=0)
+    assert [(kind, logs) for kind, _, logs in recorder.steps] == [("train", None)] * 3 + [("test", None)]
+    assert recorder.epochs[0]["loss"] == pytest.approx(1)
+    assert recorder.epochs[0]["val_loss"] == pytest.approx(1)
+
+
+def test_the_bar_counts_the_steps():
+    bar = StepBar(4)
+    bar.on_epoch_begin(0)
+    for step in range(3):
+        bar.on_train_batch_end(step)
+    # Without a terminal tqdm shows and counts nothing.
+    assert (bar._bar.total, bar._bar.disable or bar._bar.n == 3) == (4, True)
+    bar.on_epoch_end(0)

@@ -1,0 +1,317 @@
+"""Trainings in processes of their own: three backends, several devices, several processes.
+
+Augmentation is on, mixup off. 16 rows of training and 8 of validation in batches of 12: both last batches are odd.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.cli import ROOT, UserError
+from src.images.io import write_image
+from src.training.distributed import ALONE, Group, check_batch_size, join
+from src.training.resume import ResumeFile
+from src.training.train import start_state, train
+
+LOSSES = ["loss", "pred_gender_loss", "pred_age_loss", "val_loss", "val_pred_gender_loss", "val_pred_age_loss"]
+STEM = "MobileNet_32"
+
+START = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+import distributed_process, keras
+from src.models import backbones, factory, weights
+keras.utils.set_random_seed(0)
+backbones.build = distributed_process.build
+model = factory.get_model("MobileNet", 32)
+weights.save_weights(model, sys.argv[3], weights.WeightsInfo("MobileNet", 32, 0.4))
+"""
+"""Writes the weights from which all trainings begin; in a process, because it replaces a function."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder with `faces.csv`, `faces` (brightness tells age, colour gender) and `start.hdf5`."""
+    root = tmp_path_factory.mktemp("distribution")
+    rng = np.random.default_rng(0)
+    (root / "faces").mkdir()
+    lines = ["genders,ages,img_paths,split"]
+    for i in range(24):
+        gender, age = i % 2, int(rng.integers(0, 101))
+        picture = np.full((40, 40, 3), age * 2, np.uint8)
+        picture[..., 2 * gender] = 255 - age
+        picture += rng.integers(0, 20, picture.shape, dtype=np.uint8)
+        write_image(root / "faces" / f"{i:02d}.png", picture)
+        lines.append(f"{gender},{age},{i:02d}.png,{'train' if i < 16 else 'val'}")
+    (root / "faces.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-c", START, str(ROOT), str(ROOT / "tests"), str(root / "start.hdf5")]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return root
+
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start(data, tmp_path):
+    """`start(*overrides, folder=..., moment=..., **environment)` begins a training; what still runs is killed after."""
+    processes = []
+
+    def start_process(*overrides: str, folder: Path = tmp_path / "run", moment: str = "never", **environment: str):
+        process = start_training(data, folder, overrides, moment, environment)
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def start_training(data: Path, folder: Path, overrides, moment: str, environment) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "tests" / "distributed_process.py"), moment]
+    command += [
+        f"data.db={data / 'faces.csv'}",
+        f"data.image_dir={data / 'faces'}",
+        f"model.weights={data / 'start.hdf5'}",
+        f"train.checkpoint_dir={folder}",
+        "model.model_name=MobileNet",
+        "model.img_size=32",
+        "model.batch_size=12",
+        "train.optimizer_name=sgd",
+        "train.lr=0.01",
+        "train.schedule=constant",
+        "train.epochs=2",
+        "train.workers=0",
+        "train.ema=0.5",
+        "augment.mixup_alpha=0",
+        *overrides,
+    ]
+    own = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**own, **environment})
+
+
+def finish(process: subprocess.Popen, code: int = 0, timeout: float = 300) -> tuple[str, str]:
+    """What it printed to stdout and stderr."""
+    out, errors = process.communicate(timeout=timeout)
+    assert process.returncode == code, errors
+    return out, errors
+
+
+def losses(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{STEM}_log.csv")[LOSSES]
+
+
+def assert_losses(folder: Path, expected: pd.DataFrame, rtol: float) -> None:
+    found = losses(folder)
+    pd.testing.assert_frame_equal(found, expected.iloc[: len(found)], rtol=rtol, atol=0)
+
+
+@pytest.fixture(scope="module")
+def reference(data, tmp_path_factory) -> pd.DataFrame:
+    """The losses of four epochs on JAX, in one process with one device."""
+    folder = tmp_path_factory.mktemp("reference")
+    finish(start_training(data, folder, ["train.epochs=4"], "never", {"KERAS_BACKEND": "jax"}))
+    table = losses(folder)
+    assert len(table) == 4
+    return table
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start_group(start: Start, count: int, *overrides: str, moments: dict[int, str] | None = None, **kwargs):
+    """Begins `count` processes that train together."""
+    port = free_port()
+    return [
+        start(
+            "distributed.mode=on",
+            f"distributed.processes={count}",
+            f"distributed.process_id={number}",
+            f"distributed.coordinator=127.0.0.1:{port}",
+            *overrides,
+            moment=(moments or {}).get(number, "never"),
+            KERAS_BACKEND="jax",
+            **kwargs,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.slow
+def test_tensorflow_computes_the_losses_of_jax(start, reference, tmp_path):
+    finish(start(KERAS_BACKEND="tensorflow"))
+    assert_losses(tmp_path / "run", reference, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="torch is optional: pip install torch")
+def test_torch_computes_the_losses_of_jax(start, reference, tmp_path):
+    finish(start(KERAS_BACKEND="torch"))
+    assert_losses(tmp_path / "run", reference, rtol=1e-3)
+
+
+def jax_devices(count: int) -> dict[str, str]:
+    return {"KERAS_BACKEND": "jax", "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+
+
+@pytest.mark.slow
+def test_four_devices_of_jax_compute_the_losses_of_one(start, reference, tmp_path):
+    finish(start(**jax_devices(4)))
+    assert_losses(tmp_path / "run", reference, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_devices_do_not_divide_is_refused(start):
+    _, errors = finish(start("model.batch_size=13", "train.devices=3", **jax_devices(4)), code=2)
+    assert errors.strip().splitlines()[-1] == (
+        "error: expected model.batch_size to be a multiple of the 3 devices, received 13; "
+        "use 12 or 15, or another train.devices"
+    )
+
+
+@pytest.mark.slow
+def test_mirrored_strategy_runs_and_learns(start, tmp_path):
+    overrides = ["train.epochs=12", "train.optimizer_name=adam", "augment.enabled=false"]
+    finish(start(*overrides, KERAS_BACKEND="tensorflow", CPU_DEVICES="2"))
+    log = pd.read_csv(tmp_path / "run" / f"{STEM}_log.csv")
+    assert log["loss"].iloc[-1] < 0.75 * log["loss"][0]
+    assert log["pred_age_mae"].iloc[-1] < 0.75 * log["pred_age_mae"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_compute_the_losses_of_one(start, reference, tmp_path, count):
+    outputs = [finish(process) for process in start_group(start, count)]
+    assert_losses(tmp_path / "run", reference, rtol=1e-4)
+    assert "Epoch 2/2" in outputs[0][0]
+    for out, _ in outputs[1:]:  # process 0 alone talks; Gloo, by which JAX's processes talk to each other, is no Python
+        assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
+@pytest.mark.parametrize(("count", "victim", "counts_after"), [(3, 1, [2, 1]), (2, 0, [2])])
+def test_a_killed_process_ends_the_others_and_any_number_goes_on(
+    start, reference, tmp_path, count, victim, counts_after
+):
+    """The kill comes in the middle of epoch 3."""
+    folder = tmp_path / "run"
+    processes = start_group(start, count, "train.epochs=4", moments={victim: "batch"})
+    finish(processes[victim], code=-signal.SIGKILL)
+    killed = time.monotonic()
+    others = [finish(process, code=1) for process in processes if process is not processes[victim]]
+    assert time.monotonic() - killed < 120
+    for _, errors in others:
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert lines == [
+            f"error: process {victim} of {count} (they count from 0) ended without a word: killed, or its "
+            "machine went down; start all processes again, with train.resume=true to go on after the last whole epoch"
+        ]
+        assert "Traceback" not in errors
+    for count_after in counts_after:
+        own = tmp_path / f"resumed_by_{count_after}"
+        shutil.copytree(folder, own)
+        resumed = start_group(start, count_after, "train.epochs=4", "train.resume=true", folder=own)
+        outputs = [finish(process) for process in resumed]
+        assert "Going on after epoch 2 of 4." in outputs[0][0]
+        assert len(losses(own)) == 4
+        assert_losses(own, reference, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line_in_every_process(start, tmp_path):
+    for process in start_group(start, 2, "model.batch_size=13"):
+        _, errors = finish(process, code=2)
+        line = errors.strip().splitlines()[-1]
+        assert line.startswith(
+            "error: expected model.batch_size to be a multiple of the 2 devices, received 13; use 12"
+        )
+        assert "Traceback" not in errors
+    assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.slow
+def test_an_occupied_port_is_one_line(start):
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        keys = ["distributed.mode=on", "distributed.processes=2", f"distributed.coordinator={address}"]
+        _, errors = finish(start(*keys, KERAS_BACKEND="jax"), code=2)
+    assert f"error: expected a free port on this machine, received distributed.coordinator={address}" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.devices=0", "train.devices (which may be auto too) to be a whole number of at least 1, received 0"),
+        ("train.devices=all", "received 'all'"),
+        ("train.devices=99", "expected train.devices to be auto or 1..1, the devices that"),
+        ("distributed.mode=maybe", "distributed.mode to be one of off, on, auto, received 'maybe'"),
+    ],
+)
+def test_impossible_keys_are_one_clear_line(compose, training_overrides, override, message):
+    with pytest.raises(UserError) as caught:
+        train(compose(*training_overrides, override))
+    assert message in str(caught.value)
+
+
+@pytest.mark.skipif(os.environ.get("KERAS_BACKEND") == "jax", reason="it is the right backend")
+def test_several_processes_want_jax(compose, training_overrides):
+    keys = ["distributed.mode=on", "distributed.processes=2", "distributed.coordinator=127.0.0.1:4321"]
+    with pytest.raises(UserError, match="expected KERAS_BACKEND=jax for a training of 2 processes, received"):
+        train(compose(*training_overrides, *keys))
+
+
+def test_one_process_of_one_needs_no_coordinator_to_answer(compose, training_overrides):
+    keys = ["distributed.mode=on", "distributed.coordinator=127.0.0.1:4321"]
+    with join(compose(*training_overrides, *keys)) as group:
+        assert group == Group(processes=1, process_id=0, devices=1)
+
+
+def test_batch_sizes_that_the_devices_divide():
+    check_batch_size(12, 4)
+    with pytest.raises(UserError, match="multiple of the 8 devices, received 20; use 16 or 24"):
+        check_batch_size(20, 8)
+    with pytest.raises(UserError, match="multiple of the 8 devices, received 5; use 8,"):
+        check_batch_size(5, 8)
+
+
+def test_one_process_is_its_own_group():
+    assert (ALONE.is_first, ALONE.share) == (True, (0, 1))
+    np.testing.assert_array_equal(ALONE.sum(np.array([1, 2])), [1, 2])
+    assert ALONE.text_from_first(lambda: "Zoë") == "Zoë"
+    ALONE.require_same("anything", "value")
+    assert ALONE.arrays_from_first(lambda: [np.ones(2)], [np.zeros(2)])[0].tolist() == [1, 1]
+
+
+def test_a_resume_file_says_nothing_of_the_number_of_processes(compose, training_overrides, tmp_path):
+    """Keys of the group may change when a run goes on."""
+    cfg = compose(*training_overrides)
+    state = start_state(cfg, tmp_path / "unused.npz")
+    ResumeFile(tmp_path / "state.npz", _no_variables()).save(state)
+    keys = ["train.resume=true", "train.devices=4", "distributed.mode=on", "distributed.processes=8"]
+    start_state(compose(*training_overrides, *keys), tmp_path / "state.npz")
+
+
+def _no_variables():
+    class Nothing:
+        variables = ()
+
+    model = Nothing()
+    model.optimizer = Nothing()
+    return model

@@ -1,0 +1,190 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from record_epochs import CASES, make_table, record_epochs
+
+from src import images
+from src.cli import ROOT, JobError, UserError
+from src.training.config import AugmentConfig
+from src.training.data import drop_unreadable
+from src.training.generator import ImageSequence
+from tests.training.test_batches import equal
+
+SETTINGS = {"img_size": 8, "batch_size": 4, "margin": 0.1}
+
+
+# ---------------------------------------------------------------------------------------- what the training step gets
+
+
+def check_epochs(training, validation, expected):
+    np.testing.assert_allclose(training, expected, rtol=1e-6)
+    assert expected[0] != expected[1] != expected[2]
+    plain = [1.5, 5.5, 9.5, 13.5, 17.5, 20.5][: len(expected[0])]
+    np.testing.assert_allclose(validation, [plain] * len(expected))
+
+
+@pytest.mark.parametrize("case", [*CASES, {"workers": 2, "use_multiprocessing": True}])
+def test_every_step_gets_the_batch_of_its_epoch_and_index(case):
+    check_epochs(*record_epochs(**case))
+
+
+@pytest.mark.slow
+def test_every_step_gets_its_batch_on_jax():
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("needs jax (requirements-dev.txt)")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "record_epochs.py"],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    backend, results = json.loads(done.stdout.splitlines()[-1])
+    assert backend == "jax"
+    assert len(results) == len(CASES)
+    for result in results:
+        check_epochs(*result)
+
+
+def test_weight_0_keeps_a_row_out_of_the_loss():
+    """Keras takes the tuples of targets and weights in the order of the model's outputs."""
+    table = make_table(4).assign(gender=[0.0, float("nan"), 1.0, 1.0], age=[10.0, 20.0, float("nan"), float("nan")])
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(inputs)
+    heads = [keras.layers.Dense(size, "softmax", kernel_initializer="zeros") for size in (2, 101)]
+    model = keras.Model(inputs, [head(flat) for head in heads])
+    model.compile("sgd", loss="categorical_crossentropy")
+    figures = model.evaluate(ImageSequence(table, **SETTINGS), verbose=0, return_dict=True)
+    # Untrained heads are uniform; three genders and two ages of four rows are known.
+    assert figures["loss"] == pytest.approx(3 / 4 * np.log(2) + 2 / 4 * np.log(101), rel=1e-5)
+
+
+@pytest.mark.parametrize(("count", "steps"), [(9, None), (10, None), (10, 2), (3, None)])
+def test_filled_up_batches_give_the_figures_of_the_rows_that_are_there(count, steps):
+    table = make_table(count).assign(gender=[float("nan"), *[1.0] * (count - 1)])
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    heads = [keras.layers.Dense(size, "softmax") for size in (2, 101)]
+    model = keras.Model(inputs, [head(flat) for head in heads])
+    model.compile("sgd", loss="categorical_crossentropy", weighted_metrics=[["accuracy"], ["accuracy"]])
+    sequence = ImageSequence(table, steps_per_epoch=steps, fill_up=True, **SETTINGS)
+    assert {len(sequence[index][0]) for index in range(len(sequence))} == {4}
+    one_batch = ImageSequence(table[: 4 * steps] if steps else table, **{**SETTINGS, "batch_size": count})
+    expected = model.evaluate(one_batch, verbose=0, return_dict=True)
+    assert model.evaluate(sequence, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
+
+
+def test_shares_of_a_filled_up_batch():
+    parts = [ImageSequence(make_table(9), fill_up=True, share=(process, 2), **SETTINGS)[2] for process in range(2)]
+    assert [part[0].shape for part in parts] == [(2, 8, 8, 3)] * 2
+    np.testing.assert_allclose([part[2][1] for part in parts], [[12 / 9, 0], [0, 0]])
+
+
+# --------------------------------------------------------------------------------------------------------- the object
+
+
+def test_length_and_arrays():
+    sequence = ImageSequence(make_table(10), **SETTINGS)
+    assert len(sequence) == 3
+    pictures, (gender, age), (gender_weight, age_weight) = sequence[2]
+    assert [array.shape for array in (pictures, gender, age)] == [(2, 8, 8, 3), (2, 2), (2, 101)]
+    assert gender_weight.shape == age_weight.shape == (2,)
+    assert len(ImageSequence(make_table(10), steps_per_epoch=2, **SETTINGS)) == 2
+    assert len(ImageSequence(make_table(10), steps_per_epoch=9, **SETTINGS)) == 3
+
+
+def test_the_number_of_workers_changes_nothing():
+    augment = AugmentConfig(geometry_probability=1, rotation=30, gamma_probability=1, gamma=(0.5, 2), mixup_alpha=0.5)
+    sequences = [
+        ImageSequence(make_table(), augment=augment, shuffle=True, seed=2, workers=workers, **SETTINGS)
+        for workers in (0, 1, 4)
+    ]
+    for sequence in sequences:
+        sequence.set_epoch(4)
+    for index in range(len(sequences[0])):
+        expected = sequences[0].maker.make(4, index)
+        for sequence in sequences:
+            batch = expected._replace(**dict(zip(("pictures", "targets", "weights"), sequence[index], strict=True)))
+            assert equal(batch, expected)
+    for sequence in sequences:
+        sequence.close()
+
+
+def test_margin_of_the_model_above_the_pictures():
+    with pytest.raises(UserError, match=r"at most 0.1.*received 0.4"):
+        ImageSequence(make_table(), **{**SETTINGS, "margin": 0.4})
+
+
+# -------------------------------------------------------------------------------------------------- unreadable files
+
+
+@pytest.fixture
+def table_of_files(tmp_path):
+    """Rows 0..5: good, damaged, missing, empty, good, and the damaged file once more."""
+    good, other = tmp_path / "good é.jpg", tmp_path / "other.png"
+    for path in (good, other):
+        images.write_image(path, np.full((40, 40, 3), 90, np.uint8))
+    damaged, empty = tmp_path / "damaged.jpg", tmp_path / "empty.jpg"
+    damaged.write_bytes(good.read_bytes()[:200])
+    empty.touch()
+    paths = [good, damaged, tmp_path / "missing.jpg", empty, other, damaged]
+    return make_table(6).assign(path=[str(path) for path in paths]).drop(columns="image")
+
+
+def test_unreadable_files_are_named_once_and_left_out(table_of_files):
+    kept, unreadable = drop_unreadable(table_of_files)
+    assert kept["age"].tolist() == [0, 4]
+    assert kept.index.tolist() == [0, 1]
+    assert [Path(path).name for path, _ in unreadable] == ["damaged.jpg", "missing.jpg", "empty.jpg"]
+    assert [reason for _, reason in unreadable][1:] == ["No such file or directory", "the file is empty"]
+
+
+def test_no_readable_file_is_an_error(table_of_files):
+    with pytest.raises(JobError, match=r"none of the 2 can be read; the first: .*missing.jpg: No such file"):
+        drop_unreadable(table_of_files.iloc[[2, 3]])
+
+
+def test_pictures_inside_the_table_need_no_check():
+    kept, unreadable = drop_unreadable(make_table(3))
+    assert len(kept) == 3
+    assert unreadable == []
+
+
+def test_the_check_agrees_with_the_reader(tmp_path):
+    """What the quick check calls readable is what training can read: cut a file at every length."""
+    whole = tmp_path / "whole.jpg"
+    images.write_image(whole, np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    data = whole.read_bytes()
+    paths = []
+    for length in range(0, len(data) + 1, 7):
+        paths.append(str(tmp_path / f"{length}.jpg"))
+        Path(paths[-1]).write_bytes(data[:length])
+    table = make_table(len(paths) + 1).assign(path=[*paths, str(whole)]).drop(columns="image")
+    kept, _ = drop_unreadable(table)
+
+    def readable(path):
+        try:
+            return images.read_image(path) is not None
+        except images.ImageError:
+            return False
+
+    assert kept["path"].tolist() == [path for path in table["path"] if readable(path)]
+
+
+def test_a_picture_that_vanishes_in_training_is_named_once(table_of_files, capsys):
+    table = table_of_files.iloc[[0, 4]]
+    sequence = ImageSequence(table, workers=0, **SETTINGS)
+    Path(table["path"].iloc[1]).unlink()
+    for epoch in range(3):
+        sequence.set_epoch(epoch)
+        np.testing.assert_array_equal(sequence[0][2], [[1, 0], [1, 0]])
+    printed = capsys.readouterr().err
+    assert printed.count("other.png can no longer be read") == 1
+    assert printed.count("\n") == 1

@@ -1,0 +1,75 @@
+import math
+
+import numpy as np
+import pytest
+
+from src import labels
+from src.cli import UserError
+from src.training import targets
+
+NAN = float("nan")
+
+
+def test_gender_targets_and_weights():
+    genders = np.array([0.0, 1.0, NAN])
+    result = targets.gender_targets(genders)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, [[1, 0], [0, 1], [0.5, 0.5]])
+    np.testing.assert_array_equal(targets.gender_weights(genders), [1, 1, 0])
+
+
+def test_onehot_ages():
+    result = targets.age_targets(np.array([0.0, 30.0, 100.0, 116.0, NAN]))
+    assert result.shape == (5, 101)
+    assert result.dtype == np.float32
+    assert result[:4].argmax(axis=1).tolist() == [0, 30, 100, 100]
+    np.testing.assert_array_equal(result[:4].max(axis=1), 1)
+    np.testing.assert_allclose(result[4], 1 / 101)
+
+
+def test_onehot_of_a_fraction_is_split_so_that_the_expectation_is_the_age():
+    result = targets.age_targets(np.array([30.25, 99.5]))
+    assert result[0, 30:32].tolist() == [0.75, 0.25]
+    assert result[1, 99:].tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(labels.expected_age(result), [30.25, 99.5])
+
+
+def test_gaussian_ages():
+    result = targets.age_targets(np.array([40.0, 40.5]), "gaussian", sigma=2.0)
+    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
+    # A normal density of sigma 2: 1 / (2 sqrt(2 pi)) at the age, exp(-1/8) of it one year away.
+    assert result[0, 40] == pytest.approx(1 / (2 * math.sqrt(2 * math.pi)), rel=1e-4)
+    assert result[0, 41] / result[0, 40] == pytest.approx(math.exp(-1 / 8), rel=1e-5)
+    assert result[1, 40] == result[1, 41]
+    np.testing.assert_allclose(labels.expected_age(result), [40, 40.5], atol=1e-4)
+
+
+def test_spread_of_votes_is_the_width_where_it_is_known():
+    spreads = np.array([4.0, NAN, 0.0])
+    result = targets.age_targets(np.array([50.0, 50.0, 50.3]), "gaussian", 2.0, spreads)
+    years = np.arange(101)
+    spread = np.sqrt((result * (years - 50) ** 2).sum(axis=1))
+    np.testing.assert_allclose(spread[:2], [4, 2], atol=1e-3)
+    assert result[2, 50] / result[2, 51] == pytest.approx(math.exp((0.7**2 - 0.3**2) / (2 * 0.5**2)), rel=1e-4)
+
+
+def test_votes_make_onehot_targets_soft_where_their_spread_is_known():
+    result = targets.age_targets(np.array([50.0, 50.0, NAN]), "onehot", 2.0, np.array([4.0, NAN, 3.0]))
+    # A normal density of sigma 4: exp(-1/32) of its top one year away.
+    assert result[0, 51] / result[0, 50] == pytest.approx(math.exp(-1 / 32), rel=1e-5)
+    assert result[0, 50] == pytest.approx(1 / (4 * math.sqrt(2 * math.pi)), rel=1e-4)
+    assert result[1].tolist() == [float(year == 50) for year in range(101)]
+    np.testing.assert_allclose(result[2], 1 / 101)
+
+
+@pytest.mark.parametrize(("kind", "sigma"), [("uniform", 2.0), ("gaussian", 0.0)])
+def test_wrong_target_is_one_line(kind, sigma):
+    with pytest.raises(UserError, match=f"onehot, gaussian with a sigma above 0, received {kind}"):
+        targets.age_targets(np.array([1.0]), kind, sigma)
+
+
+def test_age_weights():
+    class_weights = np.arange(101.0)
+    ages = np.array([3.0, NAN, 3.6, 120.0])
+    np.testing.assert_array_equal(targets.age_weights(ages), [1, 0, 1, 1])
+    np.testing.assert_array_equal(targets.age_weights(ages, class_weights), [3, 0, 4, 100])

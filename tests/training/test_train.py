@@ -1,0 +1,311 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.cli import ROOT, UserError
+from src.images.io import read_image
+from src.inference.estimator import AgeGenderEstimator
+from src.models import weights
+from src.training.callbacks import WeightAverage
+from src.training.data import choose_margin
+from src.training.model import AgeMeanAbsoluteError
+from src.training.resume import ResumeFile
+from src.training.targets import age_class_weights
+from src.training.train import start_state, train
+
+FIGURES = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+@pytest.mark.slow
+def test_train_save_load_estimate(compose, training_overrides, folder, faces_csv):
+    history = train(compose(*training_overrides))
+    assert set(history.history) == {"epoch", "lr", *FIGURES, *(f"val_{name}" for name in FIGURES)}
+    log = pd.read_csv(folder / "MobileNet_32_log.csv")
+    assert log["epoch"].tolist() == [1, 2]
+    np.testing.assert_allclose(log["val_loss"], history.history["val_loss"], rtol=1e-6)
+    assert (folder / "MobileNet_32_curves.png").stat().st_size > 10_000
+
+    best = int(np.argmin(log["val_loss"])) + 1
+    file = folder / f"MobileNet_32_weights.{best:02d}-{log['val_loss'][best - 1]:.2f}.hdf5"
+    info = weights.identify(file)
+    assert (info.model_name, info.img_size, info.epoch, info.data) == ("MobileNet", 32, best, "faces.csv")
+    assert info.metrics["val_pred_age_mae"] == pytest.approx(log["val_pred_age_mae"][best - 1])
+
+    # The file answers what validation measured: its figures come out again.
+    estimator = AgeGenderEstimator.load(file)
+    table = pd.read_csv(faces_csv).query("split == 'val'")
+    faces = [read_image(faces_csv.with_suffix("") / name) for name in table["img_paths"]]
+    ages, male_probability = estimator.predict(faces)
+    assert np.abs(ages - table["ages"]).mean() == pytest.approx(info.metrics["val_pred_age_mae"], abs=1e-3)
+    hits = (male_probability > 0.5) == (table["genders"] == 1)
+    assert hits.mean() == pytest.approx(info.metrics["val_pred_gender_accuracy"])
+    assert f"{info.metrics['val_pred_age_mae']:.2f} years" in estimator.describe()
+
+
+@pytest.mark.slow
+def test_it_learns(compose, training_overrides):
+    overrides = ["train.epochs=15", "model.batch_size=8", "augment.enabled=false", "train.age_loss_weight=0.1"]
+    overrides = [o for o in training_overrides if "batch_size" not in o and "epochs" not in o] + overrides
+    history = train(compose(*overrides)).history
+    assert history["pred_gender_accuracy"][-1] >= 15 / 16
+    assert history["pred_gender_loss"][-1] < 0.3
+
+
+def run_process(moment: str, overrides: list[str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tests" / "training_process.py"), moment, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
+def test_a_killed_run_goes_on_as_if_unbroken(training_overrides, tmp_path):
+    overrides = [*training_overrides, "train.epochs=4", "train.ema=0.9", "train.optimizer_name=adamw"]
+    overrides += ["train.weight_decay=0.01", "train.schedule=cosine", "train.warmup_epochs=1", "model.dropout=0.1"]
+
+    def log_of(folder: Path) -> pd.DataFrame:
+        return pd.read_csv(folder / "MobileNet_32_log.csv")
+
+    unbroken = tmp_path / "unbroken"
+    done = run_process("never", [*overrides, f"train.checkpoint_dir={unbroken}"])
+    assert done.returncode == 0, done.stderr
+    expected = log_of(unbroken)
+    assert len(expected) == 4
+    best = expected["val_loss"].idxmin() + 1
+    for moment, kept in [
+        ("batch", 2),
+        ("MobileNet_32_weights", 2),
+        ("MobileNet_32_resume", 2),
+        ("MobileNet_32_log", 3),
+    ]:
+        folder = tmp_path / moment
+        own = [*overrides, f"train.checkpoint_dir={folder}"]
+        killed = run_process(moment, own)
+        if moment == "MobileNet_32_weights" and killed.returncode == 0:
+            continue  # epoch 3 was no best one here, so that no weights were written in it
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        for file in folder.glob("MobileNet_32_weights*.hdf5"):
+            weights.load_model(file)  # what stands under its name is whole
+        resumed = run_process("never", [*own, "train.resume=true"])
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"Going on after epoch {kept} of 4." in resumed.stdout
+        pd.testing.assert_frame_equal(log_of(folder), expected, rtol=1e-4)
+        assert list(folder.glob(f"MobileNet_32_weights.{best:02d}-*.hdf5"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(training_overrides, folder):
+    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=500"]
+    for _ in range(3):  # known fault, cause not found: now and then the process ends in TensorFlow, its memory corrupt
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("Epoch 3/"):
+                    process.send_signal(signal.SIGINT)
+                    break
+            _, errors = process.communicate(timeout=120)
+        if process.returncode not in (-signal.SIGSEGV, -signal.SIGABRT):
+            break
+        assert ResumeFile(folder / "MobileNet_32_resume.npz", None).read_state().epochs >= 2  # nothing was lost
+    assert process.returncode == 130
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("interrupted: ")
+    assert last.endswith("epochs are kept; the same command with train.resume=true goes on")
+    assert "Traceback" not in errors
+    state = ResumeFile(folder / "MobileNet_32_resume.npz", None).read_state()
+    assert 2 <= state.epochs < 500
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_weights(training_overrides, folder):
+    """The limit on the size of a file stands in for the disk: weights fit (13 MB), the state (39 MB) does not."""
+    pytest.importorskip("resource")
+    code = (
+        "import resource, runpy, signal, sys;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "train.py"), *training_overrides]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    files = sorted(path.name for path in folder.iterdir())
+    assert len(files) == 1  # no half-written file beside it
+    weights.load_model(folder / files[0])
+
+
+def test_resume_without_a_run_says_so(compose, training_overrides):
+    with pytest.raises(UserError, match=r"received no such file; start anew with train\.resume=false"):
+        train(compose(*training_overrides, "train.resume=true"))
+
+
+def test_resume_refuses_another_training(compose, training_overrides, folder):
+    cfg = compose(*training_overrides)
+    state = start_state(cfg, folder / "unused.npz")
+    folder.mkdir()
+    np.savez(folder / "state.npz", state=np.array(json.dumps({"config": state.config, "history": []})))
+    resumed = compose(*training_overrides, "train.resume=true", "train.lr=0.5", "train.epochs=9")
+    with pytest.raises(UserError, match=r"expected train\.lr=0\.001 as in the run .*, received 0\.5"):
+        start_state(resumed, folder / "state.npz")
+    more_epochs = compose(*training_overrides, "train.resume=true", "train.epochs=9")
+    assert start_state(more_epochs, folder / "state.npz").config["train"]["epochs"] == 9
+
+
+def test_resume_from_a_damaged_file(compose, training_overrides, folder):
+    folder.mkdir()
+    (folder / "MobileNet_32_resume.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match="state of an earlier run"):
+        train(compose(*training_overrides, "train.resume=true"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.img_size=0", "model.img_size to be a whole number of at least 1, received 0"),
+        ("model.img_size=big", "received 'big'"),
+        ("train.lr=-1", "train.lr to be a number of at least 0, received -1"),
+        ("train.epochs=2.5", "train.epochs to be a whole number of at least 1, received 2.5"),
+        ("train.optimizer_name=lion", "one of sgd, adam, adamw"),
+        ("train.schedule=linear", "one of step, cosine, constant"),
+        ("train.ema=1", "train.ema to be a number in 0..1, below 1, received 1"),
+        ("model.model_name=MobileNetV9", "nearest are MobileNetV2"),
+        ("train.steps_per_epoch=0", "null or a whole number of at least 1"),
+        ("data.db=nowhere.csv", "nowhere.csv"),
+        ("data.margin=0.5", "margin that the pictures come with, received 0.5"),
+        ("train.age_class_weights=2", "received 2"),
+    ],
+)
+def test_impossible_values_are_one_clear_line(compose, training_overrides, override, message):
+    overrides = [o for o in training_overrides if o.split("=")[0] != override.split("=")[0]]
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        train(compose(*overrides, override))
+
+
+@pytest.mark.slow
+def test_train_py_as_a_command(training_overrides, folder):
+    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"{name}: " in done.stdout for name in FIGURES)
+    assert len(list(folder.glob("*.hdf5"))) == 1
+
+
+def test_unknown_keys_fail_with_hydras_message():
+    command = [sys.executable, str(ROOT / "train.py"), "train.learning_rate=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "Key 'learning_rate' is not in struct" in done.stderr
+
+
+def test_help_shows_the_keys_without_importing_a_backend():
+    code = (
+        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print('backends:', sorted({'keras', 'tensorflow', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "optimizer_name: adam" in done.stdout
+    assert "backends: []" in done.stdout
+
+
+def test_margin_is_the_smallest_of_the_tables_or_the_configured():
+    margins = pd.Series([0.4, 0.1, 0.4])
+    assert choose_margin(None, margins) == 0.1
+    assert choose_margin(0.05, margins) == 0.05
+    with pytest.raises(UserError, match=r"in 0\.\.0\.1, the margin that the pictures come with, received 0\.4"):
+        choose_margin(0.4, margins)
+
+
+def test_age_class_weights_raise_rare_ages():
+    ages = pd.Series([20.0] * 90 + [80.0] * 10 + [np.nan])
+    assert age_class_weights(ages, 0.0) is None
+    table = age_class_weights(ages, 1.0)
+    assert table.shape == (101,)
+    assert table[80] / table[20] == pytest.approx(9)
+    assert table[ages.dropna().astype(int)].mean() == pytest.approx(1)
+    assert age_class_weights(ages, 0.5)[80] / age_class_weights(ages, 0.5)[20] == pytest.approx(3)
+
+
+def test_age_error_by_hand():
+    true, predicted = np.zeros((2, 101), np.float32), np.zeros((2, 101), np.float32)
+    true[0, 30], predicted[0, 20], predicted[0, 30] = 1, 0.5, 0.5  # 30 against 25
+    true[1, 10], predicted[1, 90] = 1, 1
+    metric = AgeMeanAbsoluteError()
+    metric.update_state(true, predicted, sample_weight=np.array([1, 0]))  # an unknown age does not count
+    assert float(metric.result()) == pytest.approx(5)
+
+
+def test_weight_average_by_hand():
+    """Decay 0.5: after weights 1 (start), 2 and 4 the average is 0.5 * (0.5 * 1 + 0.5 * 2) + 0.5 * 4."""
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")(inputs))
+    model.compile("sgd")
+    average = WeightAverage(model, 0.5)
+    average.set_model(model)
+    model.optimizer.iterations.assign(100)
+    for value in (2.0, 4.0):
+        model.weights[0].assign([[value]])
+        average.on_train_batch_end(0)
+    assert float(average.shadow[0].numpy()[0, 0]) == pytest.approx(2.75)
+    with average.applied():
+        assert model.get_weights()[0][0, 0] == pytest.approx(2.75)
+    assert model.get_weights()[0][0, 0] == 4
+
+
+def test_weight_average_begins_with_few_steps():
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")(inputs))
+    model.compile("sgd")
+    average = WeightAverage(model, 0.999)
+    average.set_model(model)
+    model.optimizer.iterations.assign(1)
+    model.weights[0].assign([[11.0]])
+    average.on_train_batch_end(0)
+    assert float(average.shadow[0].numpy()[0, 0]) == pytest.approx(9)  # decay 2/11
+
+
+@pytest.mark.slow
+def test_early_stopping(compose, training_overrides):
+    overrides = ["train.early_stopping=1", "train.epochs=50", "train.lr=0"]  # nothing gets better after epoch 1
+    history = train(compose(*training_overrides, *overrides, "augment.enabled=false"))
+    assert 2 <= len(history.history["loss"]) < 10
+
+
+@pytest.mark.slow
+def test_wandb_offline_for_real(compose, training_overrides, tmp_path):
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
+    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "wandb.project=faces"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    records = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(records) == 1
+    content = records[0].read_bytes()
+    assert b"val_pred_age_mae" in content
+    assert b"optimizer_name" in content
+    assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/curves_*.png"))
+
+
+@pytest.mark.slow
+def test_wandb_without_a_login_is_one_line_before_training(training_overrides, tmp_path, folder):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_CONFIG_DIR": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "wandb.project=faces"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 2
+    assert "error: expected a login to wandb, received none; run `wandb login`" in done.stderr
+    assert not folder.exists()
+    assert "Traceback" not in done.stderr
