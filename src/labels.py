@@ -9,6 +9,8 @@ FEMALE, MALE = 0, 1
 MAX_AGE = 100
 AGE_CLASSES = MAX_AGE + 1
 """The age head is a softmax over the whole years 0..100."""
+AGE_RANGE_COLUMNS = ("age_min", "age_max")
+"""Columns of a table whose ages are known only as a range, both inclusive, years."""
 
 
 def clip_age(ages: np.ndarray) -> np.ndarray:

@@ -61,11 +61,16 @@ class BatchMaker:
         genders = table["gender"].to_numpy(dtype=np.float64)
         ages = table["age"].to_numpy(dtype=np.float64)
         spreads = table["age_std"].to_numpy(dtype=np.float64) if "age_std" in table else None
+        age_targets = targets.age_targets(ages, target.age_target, target.age_sigma, spreads)
+        ranges = targets.table_ranges(table) if target.has_ranges else None
         self.targets = (
             targets.gender_targets(genders),
-            targets.age_targets(ages, target.age_target, target.age_sigma, spreads),
+            age_targets if ranges is None else targets.join_ranges(age_targets, ranges),
         )
-        self.weights = (targets.gender_weights(genders), targets.age_weights(ages, target.age_class_weights))
+        self.weights = (
+            targets.gender_weights(genders),
+            targets.age_weights(ages, target.age_class_weights, ranges),
+        )
 
     def __len__(self) -> int:
         """Batches in the whole table, the last short one included."""
@@ -120,7 +125,10 @@ class BatchMaker:
             return batch
         return Batch(
             apply_mixup(batch.pictures, mixup),
-            tuple(apply_mixup(values, mixup) for values in batch.targets),
+            (
+                apply_mixup(batch.targets[0], mixup),
+                targets.mix_age_targets(batch.targets[1], mixup.share, mixup.partner),
+            ),
             tuple(mix_weights(values, mixup) for values in batch.weights),
             batch.unreadable,
         )

@@ -130,7 +130,7 @@ class Checkpoint(keras.callbacks.Callback):
         return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _save_weights(self, row: dict) -> None:
-        metrics = {key: value for key, value in row.items() if key.startswith("val_")}
+        metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}
         info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics)
         path = self.weights_path(row["epoch"], row[MONITOR])
         with self._average.applied() if self._average else nullcontext():

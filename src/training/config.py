@@ -121,6 +121,7 @@ class TargetConfig:
     age_target: str = "onehot"
     age_sigma: float = 2.0  # years
     age_class_weights: np.ndarray | None = None  # (101,)
+    has_ranges: bool = False  # age targets are (n, 303), see targets.py
 
 
 def check_config(cfg: DictConfig) -> None:

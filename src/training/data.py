@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from src import datasets, images
 from src.cli import JobError, UserError
+from src.labels import AGE_RANGE_COLUMNS
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.distributed import ALONE, Group
 from src.training.generator import ImageSequence
-from src.training.targets import age_class_weights
+from src.training.targets import age_class_weights, has_ranges
 
 
 def make_sequences(
@@ -40,7 +41,8 @@ def make_sequences(
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values())["margin"])
     for split, part in parts.items():
         parts[split] = _drop_and_report(part, split, group)
-        labels = parts[split][["gender", "age"]].to_numpy(np.float64)
+        columns = [name for name in ("gender", "age", *AGE_RANGE_COLUMNS) if name in parts[split]]
+        labels = parts[split][columns].to_numpy(np.float64)
         group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"pictures for {split}")
     common = {
         "img_size": cfg.model.img_size,
@@ -58,11 +60,18 @@ def make_sequences(
         target=TargetConfig(
             cfg.train.age_target,
             cfg.train.age_sigma,
-            age_class_weights(parts["train"]["age"], cfg.train.age_class_weights),
+            age_class_weights(parts["train"], cfg.train.age_class_weights),
+            has_ranges(table),
         ),
         **common,
     )
-    validation = ImageSequence(parts["val"], fill_up=True, steps_per_epoch=cfg.train.validation_steps, **common)
+    validation = ImageSequence(
+        parts["val"],
+        target=TargetConfig(has_ranges=has_ranges(table)),
+        fill_up=True,
+        steps_per_epoch=cfg.train.validation_steps,
+        **common,
+    )
     return training, validation, margin
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from src.labels import AGE_CLASSES
 from src.training.batches import Batch, BatchMaker
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.prefetch import Prefetcher
@@ -87,6 +88,11 @@ class ImageSequence(keras.utils.PyDataset):
         self._weight_factor = max(1.0, self._length * batch_size / len(table))
         self._prefetcher = Prefetcher(self.maker, self._length, workers, use_multiprocessing, max_queue_size)
         self._named: set[str] = set()
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether age targets are `(n, 303)`: see `src.training.targets.join_ranges`."""
+        return self.maker.targets[1].shape[1] > AGE_CLASSES
 
     def __len__(self) -> int:
         return self._length

@@ -1,4 +1,8 @@
-"""What training minimises beside Keras' own losses."""
+"""Losses and metrics of the age head, for exact ages and for ages known only as a range.
+
+`true` is `(batch, 101)`, a distribution over the age classes, or `(batch, 303)` where the table knows ranges: see
+`src.training.targets.join_ranges`. `predicted` is `(batch, 101)`, rows sum to 1.
+"""
 
 from collections.abc import Callable
 
@@ -7,29 +11,103 @@ import keras
 from src.labels import AGE_CLASSES
 
 
-def age_loss(expectation_weight: float = 0.0) -> str | Callable:
-    """Loss of the age head: cross entropy, and the error of the expected age, which is what evaluation counts.
+def age_loss(expectation_weight: float = 0.0, has_ranges: bool = False) -> str | Callable:
+    """Return the loss of the age head: likelihood of the label, and the error of the expected age.
 
-    The sum is that of DLDL-v2 (Gao et al., "Age Estimation Using Expectation of Label Distribution Learning", IJCAI
-    2018), where both parts have the weight 1; cross entropy differs from its divergence by a constant.
+    An exact age costs the cross entropy. A range costs minus the logarithm of the probability within it. The error of
+    the expected age, which is what evaluation measures, is added as in DLDL-v2 (Gao et al., "Age Estimation Using
+    Expectation of Label Distribution Learning", IJCAI 2018), where both parts have the weight 1; cross entropy differs
+    from its divergence by a constant. A mixed row costs the mix of both rows' losses.
 
     Args:
-        expectation_weight: Weight of each year between the expectations, at least 0; 0 is cross entropy alone.
+        expectation_weight: Weight of each year between the expectations, >= 0; 0 is the likelihood alone.
+        has_ranges: `true` is `(batch, 303)`.
 
     Returns:
-        What `keras.Model.compile` takes for one output of `(batch, 101)`.
+        A loss for `keras.Model.compile`.
     """
-    if expectation_weight == 0:
+    if expectation_weight == 0 and not has_ranges:
         return "categorical_crossentropy"
+    likelihood = range_cross_entropy if has_ranges else keras.losses.categorical_crossentropy
 
-    def distribution_and_expectation(true, predicted):
-        cross_entropy = keras.losses.categorical_crossentropy(true, predicted)
-        return cross_entropy + expectation_weight * expected_age_error(true, predicted)
+    def likelihood_and_expectation(true, predicted):
+        loss = likelihood(true, predicted)
+        return loss + expectation_weight * expected_age_error(true, predicted) if expectation_weight else loss
 
-    return distribution_and_expectation
+    return likelihood_and_expectation
+
+
+def range_cross_entropy(true, predicted):
+    """Cross entropy of exact ages and `-log(sum of p over the range)` of ranges, `(batch,)`."""
+    distribution, *ranges = keras.ops.split(true, 3, axis=-1)
+    loss = -keras.ops.sum(distribution * _log(predicted), axis=-1)
+    for scaled in ranges:  # the classes of a range hold the row's share, 1 without mixup
+        share = keras.ops.max(scaled, axis=-1)
+        inside = keras.ops.sum(keras.ops.sign(scaled) * predicted, axis=-1)
+        loss = loss - share * _log(inside)
+    return loss
+
+
+def _log(probability):
+    epsilon = keras.config.epsilon()
+    return keras.ops.log(keras.ops.clip(probability, epsilon, 1.0))
 
 
 def expected_age_error(true, predicted):
-    """Absolute difference of expected ages, years; `(batch, 101)` twice -> `(batch,)`."""
+    """Absolute difference of expected ages in years, `(batch,)`; for a range the distance to it, 0 within."""
     years = keras.ops.arange(AGE_CLASSES, dtype="float32")
-    return keras.ops.abs(keras.ops.sum((true - predicted) * years, axis=-1))
+    if true.shape[-1] == AGE_CLASSES:
+        return keras.ops.abs(keras.ops.sum((true - predicted) * years, axis=-1))
+    distribution, *ranges = keras.ops.split(true, 3, axis=-1)
+    age = keras.ops.sum(predicted * years, axis=-1)
+    exact_share = keras.ops.sum(distribution, axis=-1)
+    error = keras.ops.abs(keras.ops.sum(distribution * years, axis=-1) - exact_share * age)
+    for scaled in ranges:
+        share = keras.ops.max(scaled, axis=-1)
+        inside = keras.ops.sign(scaled)
+        first = (AGE_CLASSES - 1) - keras.ops.max(inside * ((AGE_CLASSES - 1) - years), axis=-1)
+        last = keras.ops.max(inside * years, axis=-1)
+        error = error + share * (keras.ops.relu(first - age) + keras.ops.relu(age - last))
+    return error
+
+
+class AgeMeanAbsoluteError(keras.metrics.Mean):
+    """Mean absolute error in years between true and predicted expected ages, over the rows with an exact age.
+
+    NaN where no row has one.
+    """
+
+    def __init__(self, name: str = "mae", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self._direction = "down"
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add a batch; a mixed row counts by its share of exact ages."""
+        distribution = y_true[:, :AGE_CLASSES]
+        share = keras.ops.sum(distribution, axis=-1)
+        distribution = distribution / keras.ops.maximum(share, keras.config.epsilon())[:, None]
+        weight = share if sample_weight is None else share * keras.ops.cast(sample_weight, share.dtype)
+        return super().update_state(expected_age_error(distribution, y_pred), weight)
+
+    def result(self):
+        """Return the mean of all batches."""
+        return keras.ops.where(self.count > 0, super().result(), float("nan"))
+
+
+class AgeAccuracy(keras.metrics.Mean):
+    """Share of rows whose most probable age is the true class or lies within the true range."""
+
+    def __init__(self, name: str = "accuracy", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+        self._direction = "up"
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Add a batch; of a mixed row the larger share counts."""
+        y_true = keras.ops.convert_to_tensor(y_true)
+        distribution, in_range = y_true[:, :AGE_CLASSES], y_true[:, AGE_CLASSES : 2 * AGE_CLASSES]
+        best = keras.ops.one_hot(keras.ops.argmax(y_pred, axis=-1), AGE_CLASSES)
+        peak = keras.ops.max(distribution, axis=-1)
+        hit = keras.ops.logical_and(keras.ops.sum(best * distribution, axis=-1) >= peak, peak > 0)
+        if y_true.shape[-1] > AGE_CLASSES:
+            hit = keras.ops.logical_or(hit, keras.ops.sum(best * in_range, axis=-1) > 0)
+        return super().update_state(keras.ops.cast(hit, "float32"), sample_weight)

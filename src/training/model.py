@@ -10,7 +10,7 @@ from src.cli import UserError
 from src.models import WeightsInfo, sixteen_bit_type
 from src.training import losses
 from src.training.distributed import ALONE, Group
-from src.training.losses import expected_age_error
+from src.training.losses import AgeAccuracy, AgeMeanAbsoluteError
 
 
 def make_model(
@@ -18,6 +18,7 @@ def make_model(
     steps_per_epoch: int,
     resuming: bool = False,
     group: Group = ALONE,
+    has_ranges: bool = False,
 ) -> keras.Model:
     """Builds and compiles the network, with the weights that `model.weights` names.
 
@@ -26,6 +27,7 @@ def make_model(
         steps_per_epoch: Batches of an epoch, for the schedule and the batch norm momentum.
         resuming: All variables are about to be loaded from a run's state; `model.weights` is not read again.
         group: Of several processes the first reads the weights and gives them to the others.
+        has_ranges: The batches hold age targets of `(n, 303)`, see `src.training.targets.join_ranges`.
     """
     start = None if resuming else cfg.model.weights
     if start is None or group.processes == 1:
@@ -39,7 +41,7 @@ def make_model(
     models.set_batch_norm_momentum(
         model, models.batch_norm_momentum(steps_per_epoch) if momentum == "auto" else momentum
     )
-    compile_model(cfg, model, steps_per_epoch)
+    compile_model(cfg, model, steps_per_epoch, has_ranges)
     return model
 
 
@@ -71,7 +73,7 @@ def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: 
     models.load_weights_into(model, path)
 
 
-def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int) -> None:
+def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int, has_ranges: bool = False) -> None:
     """Compiles with both losses, the configured optimizer and the figures of the log."""
     schedule = models.get_scheduler(
         cfg.train.schedule, cfg.train.lr, cfg.train.epochs, steps_per_epoch, cfg.train.warmup_epochs
@@ -80,25 +82,14 @@ def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int) -> 
     models.exclude_from_weight_decay(optimizer, model)
     model.compile(
         optimizer=optimizer,
-        loss=["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight))],
+        loss=["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight), has_ranges)],
         loss_weights=[1.0, float(cfg.train.age_loss_weight)],
         weighted_metrics=[
             [keras.metrics.CategoricalAccuracy(name="accuracy")],
-            [keras.metrics.CategoricalAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
+            [AgeAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
         ],
     )
     model.optimizer.build(model.trainable_variables)  # with float16 Keras has wrapped it, to scale the loss
-
-
-class AgeMeanAbsoluteError(keras.metrics.MeanMetricWrapper):
-    """Mean absolute error in years between the expectations of true and predicted age distributions."""
-
-    def __init__(self, name: str = "mae", dtype=None):
-        super().__init__(expected_age_error, name=name, dtype=dtype)
-        self._direction = "down"
-
-    def get_config(self):
-        return {"name": self.name, "dtype": self.dtype}
 
 
 def precision_policy(mixed: bool) -> str:

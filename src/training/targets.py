@@ -70,21 +70,94 @@ def _density(distance: np.ndarray, width: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
 
 
+def has_ranges(table: pd.DataFrame) -> bool:
+    """Tell whether a table knows the age of some rows only as a range."""
+    return labels.AGE_RANGE_COLUMNS[0] in table and bool(table[labels.AGE_RANGE_COLUMNS[0]].notna().any())
+
+
+def age_ranges(age_min: np.ndarray, age_max: np.ndarray) -> np.ndarray:
+    """Mark the age classes within ranges.
+
+    Args:
+        age_min: `(n,)` years, inclusive; NaN where no range is known.
+        age_max: `(n,)` years, inclusive; above 100 counts as 100.
+
+    Returns:
+        `(n, 101)` float32: 1 within the range, 0 elsewhere; a row without a range is 0.
+    """
+    years = np.arange(labels.AGE_CLASSES)
+    lowest = np.minimum(age_min, labels.MAX_AGE)[:, np.newaxis]  # NaN compares as false
+    return ((years >= lowest) & (years <= age_max[:, np.newaxis])).astype(np.float32)
+
+
+def table_ranges(table: pd.DataFrame) -> np.ndarray:
+    """Mark the age classes within the ranges of a table; see `age_ranges`."""
+    return age_ranges(*(table[column].to_numpy(np.float64) for column in labels.AGE_RANGE_COLUMNS))
+
+
+def join_ranges(distributions: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """Join exact ages and ranges into the age target of a table that has both.
+
+    Args:
+        distributions: `(n, 101)` of `age_targets`.
+        ranges: `(n, 101)` of `age_ranges`.
+
+    Returns:
+        `(n, 303)` float32 in three blocks of 101: the distribution of a row with an exact age, else 0; the range of a
+        row with a range, else 0; 0, where mixup puts the range of the partner. See `losses.py`.
+    """
+    exact = ~ranges.any(axis=1, keepdims=True)
+    return np.concatenate([distributions * exact, ranges, np.zeros_like(ranges)], axis=1)
+
+
+def mix_age_targets(targets: np.ndarray, share: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Mix age targets so that the loss of a mixed row is the mix of both rows' losses, as mixup defines it.
+
+    Cross entropy is linear in the distribution; the loss of a range is not, so both ranges are kept, each scaled by its
+    share.
+
+    Args:
+        targets: `(n, 101)` or `(n, 303)`, see `join_ranges`.
+        share: `(n,)` float32, the row's own share, 0..1.
+        partner: `(n,)` row numbers.
+    """
+    own, other = share[:, np.newaxis], 1 - share[:, np.newaxis]
+    if targets.shape[1] == labels.AGE_CLASSES:
+        return targets * own + targets[partner] * other
+    distributions, ranges, _ = np.split(targets, 3, axis=1)
+    mixed = distributions * own + distributions[partner] * other
+    return np.concatenate([mixed, ranges * own, ranges[partner] * other], axis=1)
+
+
 def gender_weights(genders: np.ndarray) -> np.ndarray:
     """`(n,)` float32: 1 where the gender is known, else 0."""
     return np.isfinite(genders).astype(np.float32)
 
 
-def age_weights(ages: np.ndarray, class_weights: np.ndarray | None = None) -> np.ndarray:
-    """`(n,)` float32: the weight of the age's class (1 without `class_weights`, `(101,)`), 0 where it is unknown."""
+def age_weights(
+    ages: np.ndarray, class_weights: np.ndarray | None = None, ranges: np.ndarray | None = None
+) -> np.ndarray:
+    """Weigh the rows of the age head.
+
+    Args:
+        ages: `(n,)` years or NaN.
+        class_weights: `(101,)`, or None for 1.
+        ranges: `(n, 101)` of `age_ranges`, or None where the table has none.
+
+    Returns:
+        `(n,)` float32: the weight of the age's class, the mean weight within the range, 0 where nothing is known.
+    """
+    class_weights = np.ones(labels.AGE_CLASSES) if class_weights is None else class_weights
     known = np.isfinite(ages)
-    if class_weights is None:
-        return known.astype(np.float32)
     classes = np.clip(np.rint(np.where(known, ages, 0)), 0, labels.MAX_AGE).astype(int)
-    return np.where(known, class_weights[classes], 0).astype(np.float32)
+    weights = np.where(known, class_weights[classes], 0)
+    if ranges is not None:
+        has_range = ranges.any(axis=1)
+        weights[has_range] = ranges[has_range] @ class_weights / ranges[has_range].sum(axis=1)
+    return weights.astype(np.float32)
 
 
-def age_class_weights(ages: pd.Series, power: float) -> np.ndarray | None:
+def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
     """Weights for rare ages: `frequency ** -power`, with mean 1 over the rows.
 
     The frequency is smoothed over neighbouring years (Yang et al., "Delving into Deep Imbalanced Regression", arXiv
@@ -95,11 +168,19 @@ def age_class_weights(ages: pd.Series, power: float) -> np.ndarray | None:
     """
     if not 0 <= power <= 1:
         raise UserError(f"expected train.age_class_weights in 0..1, received {power}; use for instance 0.5")
-    known = ages.dropna().round().astype(int).to_numpy()
-    if power == 0 or known.size == 0:
+    counts = age_counts(table)
+    if power == 0 or not counts.any():
         return None
-    counts = np.bincount(known, minlength=AGE_CLASSES).astype(float)
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
     smooth = np.convolve(counts, kernel / kernel.sum(), mode="same")
     class_weights = np.maximum(smooth, smooth[smooth > 0].min()) ** -power
-    return class_weights / class_weights[known].mean()
+    return class_weights / (class_weights @ counts / counts.sum())
+
+
+def age_counts(table: pd.DataFrame) -> np.ndarray:
+    """Count the rows of each age, `(101,)` float64; a range counts in equal parts for each of its ages."""
+    counts = np.bincount(table["age"].dropna().round().astype(int), minlength=AGE_CLASSES).astype(float)
+    if has_ranges(table):
+        ranges = table_ranges(table)
+        counts += (ranges / np.maximum(ranges.sum(axis=1, keepdims=True), 1)).sum(axis=0)
+    return counts

@@ -58,7 +58,7 @@ def _train(cfg: DictConfig, group: Group) -> keras.callbacks.History:
     keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
 
     training, validation, margin = make_sequences(cfg, group)
-    model = make_model(cfg, len(training), resuming=state.epochs > 0, group=group)
+    model = make_model(cfg, len(training), state.epochs > 0, group, training.has_ranges)
     average = WeightAverage(model, cfg.train.ema) if cfg.train.ema else None
     if group.is_first:
         folder.mkdir(parents=True, exist_ok=True)

@@ -208,6 +208,31 @@ def test_a_row_without_age_takes_no_age_from_the_training():
     np.testing.assert_array_equal(batch.weights[0], np.ones(8))
 
 
+def ranged_table() -> pd.DataFrame:
+    table = make_table(8, age=[NAN, 1, NAN, 3, NAN, 5, NAN, NAN])
+    table["age_min"] = [10, NAN, 20, NAN, 30, NAN, 40, NAN]
+    table["age_max"] = [19, NAN, 29, NAN, 39, NAN, 49, NAN]
+    return table
+
+
+def test_exact_ages_and_ranges_in_one_batch():
+    batch = make_maker(ranged_table(), target=TargetConfig(has_ranges=True), batch_size=8).make(0, 0)
+    assert batch.targets[1].shape == (8, 303)
+    np.testing.assert_array_equal(batch.weights[1], [1] * 7 + [0])
+    assert np.flatnonzero(batch.targets[1][0]).tolist() == list(range(101 + 10, 101 + 20))
+    assert np.flatnonzero(batch.targets[1][1]).tolist() == [1]
+
+
+def test_mixup_keeps_the_shares_of_ages_and_ranges():
+    augment = AugmentConfig(mixup_alpha=1.0)
+    batch = make_maker(ranged_table(), augment=augment, target=TargetConfig(has_ranges=True), batch_size=8).make(0, 0)
+    distribution, own, partner = np.split(batch.targets[1][:7], 3, axis=1)
+    shares = distribution.sum(axis=1) + own.max(axis=1) + partner.max(axis=1)
+    np.testing.assert_allclose(shares, 1, rtol=1e-6)
+    assert (partner.max(axis=1) > 0).any()
+    assert batch.weights[1][7] == 0
+
+
 # ------------------------------------------------------------------------------------------------------------- errors
 
 

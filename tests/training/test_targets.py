@@ -73,3 +73,40 @@ def test_age_weights():
     ages = np.array([3.0, NAN, 3.6, 120.0])
     np.testing.assert_array_equal(targets.age_weights(ages), [1, 0, 1, 1])
     np.testing.assert_array_equal(targets.age_weights(ages, class_weights), [3, 0, 4, 100])
+
+
+def test_age_ranges_mark_their_classes():
+    ranges = targets.age_ranges(np.array([0.0, 70.0, NAN, 110.0]), np.array([2.0, 120.0, NAN, 120.0]))
+    assert ranges.dtype == np.float32
+    assert [np.flatnonzero(row).tolist() for row in ranges] == [[0, 1, 2], list(range(70, 101)), [], [100]]
+
+
+def test_exact_ages_and_ranges_side_by_side():
+    distributions = targets.age_targets(np.array([30.0, NAN, NAN]))
+    ranges = targets.age_ranges(np.array([NAN, 3.0, NAN]), np.array([NAN, 9.0, NAN]))
+    joined = targets.join_ranges(distributions, ranges)
+    assert joined.shape == (3, 303)
+    assert np.flatnonzero(joined[0]).tolist() == [30]
+    assert np.flatnonzero(joined[1]).tolist() == list(range(101 + 3, 101 + 10))
+    np.testing.assert_allclose(joined[2, :101], 1 / 101)
+    assert not joined[2, 101:].any()
+
+
+def test_mixed_ranges_keep_both_scaled_by_their_shares():
+    distributions = targets.age_targets(np.array([30.0, NAN]))
+    ranges = targets.age_ranges(np.array([NAN, 3.0]), np.array([NAN, 4.0]))
+    share, partner = np.array([0.75, 0.5], np.float32), np.array([1, 1])
+    mixed = targets.mix_age_targets(targets.join_ranges(distributions, ranges), share, partner)
+    assert mixed[0, 30] == 0.75
+    assert mixed[0, 202 + 3 : 202 + 5].tolist() == [0.25, 0.25]
+    assert mixed[0].sum() == pytest.approx(1.25)
+    assert mixed[1, 101 + 3] == mixed[1, 202 + 3] == 0.5
+    exact = targets.mix_age_targets(distributions[:1], share[:1], np.array([0]))
+    np.testing.assert_array_equal(exact, distributions[:1])
+
+
+def test_weight_of_a_range_is_the_mean_of_its_classes():
+    ranges = targets.age_ranges(np.array([10.0, NAN, NAN]), np.array([12.0, NAN, NAN]))
+    ages = np.array([NAN, 5.0, NAN])
+    np.testing.assert_array_equal(targets.age_weights(ages, np.arange(101.0), ranges), [11, 5, 0])
+    np.testing.assert_array_equal(targets.age_weights(ages, ranges=ranges), [1, 1, 0])

@@ -16,9 +16,9 @@ from src.inference.estimator import AgeGenderEstimator
 from src.models import weights
 from src.training.callbacks import WeightAverage
 from src.training.data import choose_margin
-from src.training.model import AgeMeanAbsoluteError
+from src.training.losses import AgeMeanAbsoluteError
 from src.training.resume import ResumeFile
-from src.training.targets import age_class_weights
+from src.training.targets import age_class_weights, age_counts
 from src.training.train import start_state, train
 
 FIGURES = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
@@ -231,13 +231,24 @@ def test_margin_is_the_smallest_of_the_tables_or_the_configured():
 
 
 def test_age_class_weights_raise_rare_ages():
-    ages = pd.Series([20.0] * 90 + [80.0] * 10 + [np.nan])
-    assert age_class_weights(ages, 0.0) is None
-    table = age_class_weights(ages, 1.0)
-    assert table.shape == (101,)
-    assert table[80] / table[20] == pytest.approx(9)
-    assert table[ages.dropna().astype(int)].mean() == pytest.approx(1)
-    assert age_class_weights(ages, 0.5)[80] / age_class_weights(ages, 0.5)[20] == pytest.approx(3)
+    table = pd.DataFrame({"age": [20.0] * 90 + [80.0] * 10 + [np.nan]})
+    assert age_class_weights(table, 0.0) is None
+    weights = age_class_weights(table, 1.0)
+    assert weights.shape == (101,)
+    assert weights[80] / weights[20] == pytest.approx(9)
+    assert weights[table["age"].dropna().astype(int)].mean() == pytest.approx(1)
+    half = age_class_weights(table, 0.5)
+    assert half[80] / half[20] == pytest.approx(3)
+
+
+def test_a_range_counts_in_equal_parts_for_its_ages():
+    table = pd.DataFrame(
+        {"age": [20.0, np.nan, np.nan], "age_min": [np.nan, 3, np.nan], "age_max": [np.nan, 6, np.nan]}
+    )
+    counts = age_counts(table)
+    assert counts[20] == 1
+    assert counts[3:7].tolist() == [0.25] * 4
+    assert counts.sum() == 2
 
 
 def test_age_error_by_hand():
