@@ -1,30 +1,34 @@
-"""What all scripts share: the project's folder, one-line errors and exit codes."""
+"""What all scripts share: the project's folder, one-line errors, exit codes and progress."""
 
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
+
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the scripts; `data/`, `meta/`, `checkpoints/` ... are found from here."""
 
 
 class UserError(Exception):
-    """The user asked for something impossible: one line with what was expected, what was received, what to do."""
+    """The request is invalid: one line with what is required, what was received and, where not obvious, a remedy."""
 
 
 class JobError(Exception):
-    """The job itself failed, through no mistake in how it was asked for."""
+    """The request was valid but the job failed."""
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and ends the process with the project's exit codes.
+    """Run a script's `main` and end the process with the project's exit codes.
 
-    0 done; 1 the job failed; 2 the user asked for something impossible; 130 after Ctrl-C. `UserError`, `JobError`,
-    errors of the operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other
-    exceptions are defects and keep their traceback.
+    0 done; 1 the job failed; 2 for an invalid request; 130 after Ctrl-C. `UserError`, `JobError`, errors of the
+    operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other exceptions
+    are defects and keep their traceback.
     """
+    escape_unprintable()
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -45,8 +49,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def escape_unprintable() -> None:
+    """Let stdout and stderr print `\\uXXXX` for characters that their encoding lacks, in place of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _missing(error: ImportError) -> str:
-    """What to install when a package, or a system library that a package needs, is not there."""
+    """Name what to install when a package, or a system library that a package needs, is missing."""
     if isinstance(error, ModuleNotFoundError):
         return f"expected the package {error.name}, received none; run pip install -r requirements.txt"
     return (
@@ -56,6 +67,63 @@ def _missing(error: ImportError) -> str:
 
 
 def fail(message: object, code: int) -> int:
-    """Prints `error: message` as one line to stderr and gives the exit code back."""
+    """Print `error: message` as one line to stderr and return the exit code."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
     return code
+
+
+class Progress(tqdm):
+    """Show progress as a bar on a terminal, elsewhere as a line per minute, for logs of batch systems.
+
+    Args:
+        items: What to iterate over; None to call `update` by hand.
+        total: Number of items; None where it is not known.
+        unit: Plural noun, such as `images`.
+        label: Text in front.
+        leave: Keep the full bar on the terminal.
+    """
+
+    LINE_EVERY = 60.0
+    """Seconds between two lines."""
+
+    def __init__(
+        self,
+        items: Iterable | None = None,
+        total: int | None = None,
+        unit: str = "items",
+        label: str = "",
+        leave: bool = True,
+    ):
+        self._on_terminal = sys.stderr.isatty()
+        self._noun, self._label, self._last_line = unit, label, time.monotonic()
+        pace = {} if self._on_terminal else {"mininterval": min(self.LINE_EVERY, 1.0), "miniters": 0}
+        super().__init__(items, label or None, total, leave and self._on_terminal, unit=f" {unit}", **pace)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
+        """Redraw the bar, or write a line when the last one is a minute old."""
+        if self._on_terminal:
+            return super().display(msg, pos)
+        now = time.monotonic()
+        if msg != "" and now - self._last_line >= self.LINE_EVERY:
+            self._last_line = now
+            print(self.line(), file=sys.stderr, flush=True)
+        return True
+
+    def close(self) -> None:
+        """Clear or keep the bar; a log is left as it is."""
+        if self._on_terminal:
+            super().close()
+        elif not self.disable:
+            self.disable = True
+            self._decr_instances(self)
+
+    def line(self) -> str:
+        """Describe what is done, how fast, and what is left."""
+        state = self.format_dict
+        rate = state["rate"] or (self.n - self.initial) / max(state["elapsed"], 1e-9)
+        parts = [f"{self.n:,}{f' of {self.total:,}' if self.total else ''} {self._noun}", f"{rate:.3g} per second"]
+        if self.total and rate:
+            parts.append(f"{self.format_interval(max(self.total - self.n, 0) / rate)} left")
+        if self.postfix:
+            parts.append(str(self.postfix))
+        return f"{self._label}: {', '.join(parts)}" if self._label else ", ".join(parts)

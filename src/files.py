@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
+from src.cli import Progress
 
 Item = TypeVar("Item")
 
@@ -29,7 +29,7 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], label
     Threads pay off where the work is reading, hashing or decoding, which do not hold Python's lock.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(function, items), total=len(items), desc=label, unit=" files", disable=None))
+        return list(Progress(pool.map(function, items), len(items), "files", label))
 
 
 def map_ahead(function: Callable, items: Iterable) -> Iterator:

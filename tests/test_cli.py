@@ -1,4 +1,10 @@
 import errno
+import io
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,3 +63,63 @@ def test_defects_keep_their_traceback():
 
 def test_root_is_the_folder_of_the_scripts():
     assert (cli.ROOT / "train.py").is_file()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_text_that_the_terminal_cannot_show_is_escaped(monkeypatch, stream):
+    """A pipe on Windows has the encoding cp1252."""
+    file = io.TextIOWrapper(io.BytesIO(), "cp1252", newline="")
+    monkeypatch.setattr(sys, stream, file)
+    assert run(lambda: print("写 café \udce9", file=getattr(sys, stream))) == 0
+    file.flush()
+    assert file.buffer.getvalue() == b"\\u5199 caf\xe9 \\udce9\n"
+
+
+def test_escaped_text_of_a_script(tmp_path):
+    command = [sys.executable, str(cli.ROOT / "crop_faces.py"), "-i", "写真", "-o", str(tmp_path / "o")]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    result = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert result.returncode == 2
+    assert b"\\u5199\\u771f" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_progress_without_a_terminal_is_a_line_per_minute(monkeypatch, capsys):
+    clock = iter(range(0, 10_000, 25))
+    monkeypatch.setattr(cli.Progress, "LINE_EVERY", 60.0)
+    monkeypatch.setattr(cli, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    progress = cli.Progress(total=2000, unit="images", label="estimate")
+    for _ in range(6):
+        progress.n += 100
+        progress.display()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" images,")[0] for line in lines] == ["estimate: 200 of 2,000", "estimate: 500 of 2,000"]
+    assert all(re.search(r", \S+ per second, \d+:\d+ left$", line) for line in lines)
+    progress.close()
+
+
+def test_short_work_without_a_terminal_is_silent(capsys):
+    assert list(cli.Progress(range(5), 5, "images")) == list(range(5))
+    assert capsys.readouterr().err == ""
+
+
+def test_long_work_without_a_terminal_names_what_is_left(monkeypatch, capsys):
+    monkeypatch.setattr(cli.Progress, "LINE_EVERY", 0.0)
+    with cli.Progress(total=40, unit="steps") as progress:
+        for step in range(40):
+            progress.set_postfix_str(f"loss {step}", refresh=False)
+            progress.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("40 of 40 steps, ")
+    assert lines[-1].endswith("00:00 left, loss 39")
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert list(cli.Progress(range(5), 5, "images", "read")) == list(range(5))
+    assert "read: 100%" in terminal.getvalue()
+    assert "5/5" in terminal.getvalue()

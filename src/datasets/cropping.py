@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.datasets.crop_journal import Journal, Record, file_stamp
 from src.datasets.crop_tables import (
     Photograph,
@@ -219,7 +219,7 @@ def _crop_all(
     try:
         starts = range(0, len(photographs), SUBMITTED)
         results = (result for start in starts for result in pool.map(crop, photographs[start : start + SUBMITTED]))
-        progress = tqdm(results, total=len(photographs), unit="picture", disable=None)
+        progress = Progress(results, len(photographs), "photos", "crop")
         yield from zip(photographs, progress, strict=True)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.files import map_ahead
 from src.images import BOX_COLUMNS, Box, ImageError, crop_box, crop_to_margin, main_face, read_image, resize
 
@@ -76,7 +75,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False,
     images = table["image"] if "image" in table else [None] * len(table)
     pictures = zip(table["path"], table["margin"], images, _boxes(table), strict=True)
     faces = map_ahead(lambda picture: _prepare_face(*picture, estimator.info, detector), pictures)
-    progress = tqdm(faces, total=len(table), desc="estimate", unit=" pictures", disable=None)
+    progress = Progress(faces, len(table), "images", "estimate")
     outcome = _collect(estimator, table, progress, flip)
     if outcome.predictions.empty:
         raise JobError(_nothing_left(outcome, len(table)))

@@ -8,10 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from src import models
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.models import WeightsInfo, moving_average, sync_state
 from src.training.distributed import ALONE, Group
 from src.training.generator import ImageSequence
@@ -267,7 +266,7 @@ class StepBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begins a bar."""
-        self._bar = tqdm(total=self._steps, unit="step", disable=None, leave=False)
+        self._bar = Progress(total=self._steps, unit="steps", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
         """Moves it."""

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from src import datasets, images
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.labels import AGE_RANGE_COLUMNS
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.distributed import ALONE, Group
@@ -106,7 +105,7 @@ def drop_unreadable(table: pd.DataFrame, workers: int = 8) -> tuple[pd.DataFrame
     paths = table.loc[is_file, "path"].drop_duplicates()
     with ThreadPoolExecutor(workers) as pool:
         reasons = pool.map(unreadable_reason, paths)
-        checked = tqdm(zip(paths, reasons, strict=True), "checking pictures", len(paths), disable=None, leave=False)
+        checked = Progress(zip(paths, reasons, strict=True), len(paths), "images", "check", leave=False)
         unreadable = [(path, reason) for path, reason in checked if reason is not None]
     kept = table[~table["path"].isin([path for path, _ in unreadable])].reset_index(drop=True)
     if kept.empty:
