@@ -35,6 +35,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "get_optimizer",
             "get_scheduler",
         ],
-        "weights": ["WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"],
+        "weights": [
+            "SAVE_DTYPES",
+            "WeightsInfo",
+            "bundled",
+            "identify",
+            "load_model",
+            "load_weights_into",
+            "save_weights",
+        ],
     },
 )

@@ -93,9 +93,11 @@ class Checkpoint(keras.callbacks.Callback):
         average: WeightAverage | None = None,
         early_stopping: int | None = None,
         group: Group = ALONE,
+        save_dtype: str = "float32",
     ):
         super().__init__()
         self.folder = folder
+        self._save_dtype = save_dtype
         self._group = group
         self.info = info
         self.state = state
@@ -134,7 +136,7 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.weights_path(row["epoch"], row[MONITOR])
         with self._average.applied() if self._average else nullcontext():
             if self._group.is_first:
-                models.save_weights(self.model, path, info)
+                models.save_weights(self.model, path, info, self._save_dtype)
         print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
 
     def _write_log(self) -> None:

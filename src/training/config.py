@@ -146,6 +146,8 @@ def check_config(cfg: DictConfig) -> None:
         _check_number(cfg, key, int, 0, "a whole number of at least 0")
     models.check_size(cfg.model.model_name, cfg.model.img_size)
     models.check_optimizer_name(cfg.train.optimizer_name)
+    if cfg.train.save_dtype not in models.SAVE_DTYPES:
+        raise UserError(f"train.save_dtype must be {' or '.join(models.SAVE_DTYPES)}, got {cfg.train.save_dtype}")
     models.get_scheduler(cfg.train.schedule, 0.0, 1, 1)
 
 

@@ -69,7 +69,9 @@ def _train(cfg: DictConfig, group: Group) -> keras.callbacks.History:
     info = WeightsInfo(
         model_name=cfg.model.model_name, img_size=cfg.model.img_size, margin=margin, data=", ".join(table_names(cfg))
     )
-    checkpoint = Checkpoint(folder, info, state, resume_file, average, cfg.train.early_stopping, group)
+    checkpoint = Checkpoint(
+        folder, info, state, resume_file, average, cfg.train.early_stopping, group, cfg.train.save_dtype
+    )
     callbacks = [EpochSetter(training), *([average] if average else []), checkpoint]
     if group.is_first:
         callbacks.append(StepBar(len(training)))

@@ -13,6 +13,7 @@ import pytest
 from strange_files import answers, application, keras2, keras_imagenet_efficientnet, pictures, randomize, save
 
 from src.cli import ROOT, UserError
+from src.images import FaceDetector, crop_box, read_image, resize
 from src.models import weights
 from src.models.factory import get_model
 from src.models.weights.info import WeightsInfo
@@ -89,6 +90,7 @@ def test_failed_write_keeps_the_older_file(model, file, monkeypatch):
 def test_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
     script = f"""
 import resource, signal
+from src.images import FaceDetector, crop_box, read_image, resize
 from src.models import weights
 from src.models import get_model
 model = get_model("MobileNetV3Small", 32)
@@ -107,6 +109,7 @@ except OSError as error:
 def test_identify_needs_no_keras(file):
     script = f"""
 import sys
+from src.images import FaceDetector, crop_box, read_image, resize
 from src.models import weights
 print(weights.identify({str(file)!r}).model_name, "keras" in sys.modules, "tensorflow" in sys.modules)
 """
@@ -243,3 +246,39 @@ def test_attribute_is_plain_json(file):
         values = json.loads(opened.attrs["age_gender"])
     assert values["format_version"] == 1
     assert values["margin"] == 0.25
+
+
+def test_float16_halves_the_file_and_hardly_changes_ages(tmp_path):
+    """The bundled network on the faces of the sample photos, framed in several ways."""
+    model, info = weights.load_model(weights.bundled())
+    path = weights.save_weights(model, tmp_path / "half.hdf5", info, dtype="float16")
+    assert path.stat().st_size < 0.6 * weights.bundled().stat().st_size
+    halved, halved_info = weights.load_model(path)
+    assert halved_info == info
+    photos = [read_image(ROOT / "samples" / name) for name in ("astronaut.png", "grace_hopper.jpg")]
+    boxes = [FaceDetector().detect(photo)[0].box for photo in photos]
+    faces = [crop_box(*face, margin) for face in zip(photos, boxes, strict=True) for margin in (0, 0.1, 0.2)]
+    values = np.stack([resize(face, info.img_size) for face in faces])
+    (gender, age), (halved_gender, halved_age) = answers(model, values), answers(halved, values)
+    assert np.ptp(age) > 1, "the images must tell networks apart"
+    np.testing.assert_allclose(halved_age, age, atol=0.02)
+    np.testing.assert_allclose(halved_gender, gender, atol=0.002)
+
+
+def test_float16_keeps_what_it_cannot_hold(tmp_path):
+    layers = [keras.layers.Dense(64, name=name) for name in ("few_inputs", "large", "usual")]
+    model = keras.Sequential([keras.Input((63,)), *layers])
+    kernels = [np.full((63, 64), 0.5), np.full((64, 64), 1e6), np.full((64, 64), 0.5)]
+    model.set_weights([values for kernel in kernels for values in (kernel, np.zeros(64))])
+    path = weights.save_weights(model, tmp_path / "half.hdf5", INFO, dtype="float16")
+    with h5py.File(path) as file:
+        layers = file["model_weights"]
+        names = [name for name in layers.attrs["layer_names"] if len(layers[name].attrs["weight_names"])]
+        dtypes = {
+            (name, array.rsplit("/", 1)[-1]): str(layers[name][array].dtype)
+            for name in names
+            for array in layers[name].attrs["weight_names"]
+        }
+    assert dtypes.pop(("usual", "kernel")) == "float16"
+    assert len(dtypes) == 5
+    assert set(dtypes.values()) == {"float32"}

@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "info": ["WeightsInfo"],
         "published": ["BUNDLED", "bundled"],
-        "store": ["identify", "load_model", "load_weights_into", "save_weights"],
+        "store": ["SAVE_DTYPES", "identify", "load_model", "load_weights_into", "save_weights"],
     },
 )
