@@ -20,7 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--db", default="utkface", help="a table's name, .csv or .mat file (default: utkface)")
     parser.add_argument("--image_dir", help="where the table's pictures lie (default: their usual place)")
     parser.add_argument("--split", default="test", choices=["train", "val", "test", "all"], help="(default: test)")
-    parser.add_argument("--flip", action="store_true", help="average over each picture and its mirror image")
+    parser.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
+    )
     parser.add_argument(
         "--detect", action="store_true", help="find the face in each picture as demo.py does, and compare"
     )
@@ -34,8 +36,8 @@ def main() -> None:
     from src.evaluation import evaluate
     from src.inference import AgeGenderEstimator  # after --help has answered: these imports take seconds
 
-    estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size)
-    _, lines = evaluate(estimator, args.db, args.image_dir, args.split, args.flip, args.output_dir, args.detect)
+    estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size, args.flip)
+    _, lines = evaluate(estimator, args.db, args.image_dir, args.split, args.output_dir, args.detect)
     print("\n".join(lines))
 
 

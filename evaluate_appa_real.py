@@ -17,7 +17,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
     parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="(default: valid)")
     parser.add_argument("--image_dir", type=Path, help="the data set's folder (default: appa-real/appa-real-release)")
-    parser.add_argument("--flip", action="store_true", help="average over each picture and its mirror image")
+    parser.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
     parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")
     return parser.parse_args()
@@ -28,8 +30,8 @@ def main() -> None:
     from src.evaluation import evaluate_appa_real
     from src.inference import AgeGenderEstimator  # after --help has answered: these imports take seconds
 
-    estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size)
-    _, lines = evaluate_appa_real(estimator, args.image_dir, args.split, args.flip, args.output_dir)
+    estimator = AgeGenderEstimator.load(args.weight_file, args.batch_size, args.flip)
+    _, lines = evaluate_appa_real(estimator, args.image_dir, args.split, args.output_dir)
     print("\n".join(lines))
 
 

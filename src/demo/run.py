@@ -57,7 +57,7 @@ def run_demo(
             prepare_output(output_dir)
         estimator = load_estimator(weight_file)  # takes seconds: after all that may fail at once
         detector = FaceDetector(upsample, threshold, max_side)
-        predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin))
+        predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
         window = stack.enter_context(Window()) if output_dir is None else None
         if image_dir is not None and output_dir is not None:
             summary = run_folder_to_files(image_dir, paths, output_dir, predictor, skip_existing, json)

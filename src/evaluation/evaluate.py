@@ -23,7 +23,6 @@ def evaluate(
     db: str = "utkface",
     image_dir: str | None = None,
     split: str = "test",
-    flip: bool = False,
     output_dir: Path | None = None,
     detect: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
@@ -34,7 +33,6 @@ def evaluate(
         db: A name or path that `src.datasets.load_table` takes.
         image_dir: Where its pictures lie, if not in their usual place.
         split: `train`, `val`, `test` or `all`.
-        flip: Average over each picture and its mirror image.
         output_dir: Gets `report.txt`, `report.json`, `predictions.csv`, `scatter.png` and `error_histogram.png`.
         detect: Find and cut the faces as the demo does, in face crops too, and compare with the table's own crops.
 
@@ -49,12 +47,12 @@ def evaluate(
     table = select_split(load_table(db, image_dir), split, db)
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
-    outcome = predict_table(estimator, table.assign(margin=np.nan) if detect else table, flip)
-    report = {"model": describe(estimator, flip), "data": f"{db}, {split}", **summarise(outcome)}
+    outcome = predict_table(estimator, table.assign(margin=np.nan) if detect else table)
+    report = {"model": estimator.describe(), "data": f"{db}, {split}", **summarise(outcome)}
     lines = [f"Model: {report['model']}", f"Data: {report['data']}", *format_report(report)]
     if detect and table["margin"].notna().any():
         same = table.loc[outcome.predictions.index]
-        cuts = summarise(predict_table(estimator, same[same["margin"].notna()], flip))
+        cuts = summarise(predict_table(estimator, same[same["margin"].notna()]))
         report["as_cut_by_the_table"] = {name: cuts[name] for name in ("pictures", "mae", "gender_accuracy")}
         lines.append(describe_cuts(**report["as_cut_by_the_table"]))
     if output_dir:
@@ -67,7 +65,6 @@ def evaluate_appa_real(
     estimator: Estimator,
     folder: Path | None = None,
     split: str = "valid",
-    flip: bool = False,
     output_dir: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Evaluates weights on one split of APPA-REAL, against the age that people see and the one in the passport.
@@ -93,11 +90,11 @@ def evaluate_appa_real(
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
     with_picture = table["path"].map(os.path.isfile)
-    outcome = predict_table(estimator, table[with_picture], flip)
+    outcome = predict_table(estimator, table[with_picture])
     rows = outcome.predictions
     counts = {"rows_without_picture": table.loc[~with_picture, "file_name"].tolist()}
     counts["pictures_without_row"] = _unlisted(folder / split, table["path"])
-    report = {"model": describe(estimator, flip), "data": f"APPA-REAL, {split}", **summarise_appa_real(rows)}
+    report = {"model": estimator.describe(), "data": f"APPA-REAL, {split}", **summarise_appa_real(rows)}
     report = to_plain(report | counts | skipped_pictures(outcome))
     lines = format_appa_real(report)
     if output_dir:
@@ -162,11 +159,6 @@ def describe_cuts(pictures: int, mae: float | None, gender_accuracy: float | Non
     age = "" if mae is None else f" MAE {mae:.2f} years"
     gender = "" if gender_accuracy is None else f" gender accuracy {gender_accuracy:.3f}"
     return f"The same {pictures:,} pictures, cut as their table says:" + ",".join(filter(None, (age, gender)))
-
-
-def describe(estimator: Any, flip: bool) -> str:
-    """One line: which model speaks, and how."""
-    return estimator.describe() + (" (averaged over mirror images)" if flip else "")
 
 
 def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:

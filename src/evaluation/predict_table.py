@@ -13,7 +13,7 @@ import pandas as pd
 
 from src.cli import JobError, Progress, UserError
 from src.files import map_ahead
-from src.images import BOX_COLUMNS, Box, ImageError, crop_box, crop_to_margin, main_face, read_image, resize
+from src.images import BOX_COLUMNS, Box, ImageError, crop_to_margin, cut_faces, main_face, read_image, resize
 
 
 class Estimator(Protocol):
@@ -47,7 +47,7 @@ class Outcome:
     faceless: list[str]
 
 
-def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False, detector: Any = None) -> Outcome:
+def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = None) -> Outcome:
     """Estimates age and gender of every picture of a table.
 
     Pictures are read and cut in a pool of threads while the network runs. Face crops are cut from the margin that the
@@ -57,7 +57,6 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False,
     Args:
         estimator: Its `info` says margin and input size; its `batch_size`, how many faces it takes at once.
         table: At least `path` and `margin`; pictures in a column `image` (uint8 RGB) need no file.
-        flip: Average over the picture and its mirror image.
         detector: A `src.images.FaceDetector` to use instead of one with its defaults.
 
     Raises:
@@ -76,7 +75,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, flip: bool = False,
     pictures = zip(table["path"], table["margin"], images, _boxes(table), strict=True)
     faces = map_ahead(lambda picture: _prepare_face(*picture, estimator.info, detector), pictures)
     progress = Progress(faces, len(table), "images", "estimate")
-    outcome = _collect(estimator, table, progress, flip)
+    outcome = _collect(estimator, table, progress)
     if outcome.predictions.empty:
         raise JobError(_nothing_left(outcome, len(table)))
     return outcome
@@ -113,12 +112,15 @@ def _prepare_face(
         except ImageError as error:
             return Skipped(path, str(error))
     if not np.isnan(picture_margin):
-        return resize(crop_to_margin(image, picture_margin, info.margin, box), info.img_size)
+        return resize(crop_to_margin(image, picture_margin, info.margin, box), info.img_size, info.resize)
     found = main_face(detector.detect(image), image)
-    return None if found is None else resize(crop_box(image, found, info.margin), info.img_size)
+    if found is None:
+        return None
+    (face,) = cut_faces(image, [found], info.margin, info.resize)
+    return resize(face, info.img_size, info.resize)
 
 
-def _collect(estimator: Estimator, table: pd.DataFrame, faces: Iterable, flip: bool) -> Outcome:
+def _collect(estimator: Estimator, table: pd.DataFrame, faces: Iterable) -> Outcome:
     """Gathers faces into batches and asks the estimator."""
     rows, batch, answers, skipped, faceless = [], [], [], [], []
     for row, face in enumerate(faces):
@@ -130,22 +132,13 @@ def _collect(estimator: Estimator, table: pd.DataFrame, faces: Iterable, flip: b
             rows.append(row)
             batch.append(face)
         if len(batch) == estimator.batch_size:
-            answers.append(_estimate(estimator, batch, flip))
+            answers.append(np.array(estimator.predict(batch)))
             batch = []
     if batch:
-        answers.append(_estimate(estimator, batch, flip))
+        answers.append(np.array(estimator.predict(batch)))
     ages, male = np.concatenate(answers, axis=1) if answers else np.empty((2, 0))
     answered = table.iloc[rows].drop(columns="image", errors="ignore")
     return Outcome(answered.assign(predicted_age=ages, male_probability=male), skipped, faceless)
-
-
-def _estimate(estimator: Estimator, faces: list[np.ndarray], flip: bool) -> np.ndarray:
-    """`(2, n)`: ages and probabilities of being male."""
-    answer = np.array(estimator.predict(faces))
-    if flip:
-        mirrored = estimator.predict([np.ascontiguousarray(face[:, ::-1]) for face in faces])
-        answer = (answer + np.array(mirrored)) / 2
-    return answer
 
 
 def _nothing_left(outcome: Outcome, count: int) -> str:

@@ -3,6 +3,10 @@
 A box is `(left, top, right, bottom)`, integers, pixels of its image, right and bottom exclusive.
 """
 
+import math
+from collections.abc import Sequence
+
+import cv2
 import numpy as np
 
 Box = tuple[int, int, int, int]
@@ -11,6 +15,8 @@ BOX_COLUMNS = ["left", "top", "right", "bottom"]
 """Columns of a table that hold a box."""
 
 LARGEST_MARGIN = 2.0
+ORIGINAL_SIDE = 640
+"""Longest side of the copy of a photo that the original project cuts faces out of, pixels."""
 
 
 def grow_box(box: Box, margin: float) -> Box:
@@ -40,6 +46,33 @@ def crop_box(image: np.ndarray, box: Box, margin: float) -> np.ndarray:
     if left >= right or top >= bottom:
         raise ValueError(f"box {box} lies outside the image of {width} x {height} pixels")
     return image[top:bottom, left:right]
+
+
+def cut_faces(image: np.ndarray, boxes: Sequence[Box], margin: float, resize: str = "area") -> list[np.ndarray]:
+    """Cut the faces out of a photo for a model.
+
+    Args:
+        image: `(height, width, 3)`.
+        boxes: Face boxes in pixels of `image`.
+        margin: In box widths and heights per side, 0 or more.
+        resize: "area": out of the photo itself, see `crop_box`; "bilinear": as the original project does it, out of a
+            copy whose longest side is 640 pixels (https://github.com/yu4u/age-gender-estimation, demo.py).
+    """
+    if resize == "area" or not boxes:
+        return [crop_box(image, box, margin) for box in boxes]
+    height, width = image.shape[:2]
+    scale = ORIGINAL_SIDE / max(height, width)
+    copy = cv2.resize(image, (max(int(width * scale), 1), max(int(height * scale), 1)))
+    return [_cut_as_original(copy, [round(edge * scale) for edge in box], margin) for box in boxes]
+
+
+def _cut_as_original(image: np.ndarray, box: Sequence[int], margin: float) -> np.ndarray:
+    """Cut a face as the original does: corners rounded down, the last row and column included."""
+    left, top, right, bottom = box
+    dx, dy = margin * (right - left), margin * (bottom - top)
+    rows = slice(max(math.floor(top - dy), 0), math.floor(bottom + dy) + 1)
+    columns = slice(max(math.floor(left - dx), 0), math.floor(right + dx) + 1)
+    return image[rows, columns]
 
 
 def crop_to_margin(image: np.ndarray, picture_margin: float, model_margin: float, box: Box | None = None) -> np.ndarray:

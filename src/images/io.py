@@ -100,11 +100,17 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         part.unlink(missing_ok=True)
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to `(size, size, 3)`: area averaging when it shrinks (no aliasing), bilinear when it grows."""
+def resize(image: np.ndarray, size: int, how: str = "area") -> np.ndarray:
+    """Resize to `(size, size, 3)`.
+
+    Args:
+        image: `(height, width, 3)`.
+        size: Pixels a side.
+        how: "area": area averaging when it shrinks (no aliasing), bilinear when it grows; "bilinear": always that.
+    """
     if image.shape[:2] == (size, size):
         return image
-    shrinks = min(image.shape[:2]) >= size
+    shrinks = how == "area" and min(image.shape[:2]) >= size
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 

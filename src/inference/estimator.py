@@ -26,32 +26,44 @@ class AgeGenderEstimator:
     Attributes:
         info: What the weight file says about itself; `info.margin` is the margin that faces must be cut with.
         source: Where the weights came from.
+        mirrored: Whether predictions are averaged over a face and its mirror image.
     """
 
-    def __init__(self, model: keras.Model, info: WeightsInfo, source: Path | None = None, batch_size: int = 32):
-        """Wraps a loaded model; `batch_size` is the largest number of faces in one call of it."""
+    def __init__(
+        self,
+        model: keras.Model,
+        info: WeightsInfo,
+        source: Path | None = None,
+        batch_size: int = 32,
+        mirrored: bool | None = None,
+    ):
+        """Wrap a loaded model; for the other arguments see `load`."""
         self.info = info
         self.source = source
         self.batch_size = batch_size
+        self.mirrored = info.mirrored if mirrored is None else mirrored
         self._model = model
         self._predict = compile_predict(model)
         self._detector = FaceDetector()
         self._male_column = info.gender_order.index(GENDERS[MALE])
 
     @classmethod
-    def load(cls, weight_file: str | os.PathLike | None = None, batch_size: int = 32) -> Self:
-        """Loads a weight file.
+    def load(
+        cls, weight_file: str | os.PathLike | None = None, batch_size: int = 32, mirrored: bool | None = None
+    ) -> Self:
+        """Load a weight file.
 
         Args:
             weight_file: A path, or the name of a published file; None is the bundled model.
-            batch_size: Largest number of faces in one call of the model.
+            batch_size: Largest number of faces that are predicted in one call of the model.
+            mirrored: Average over each face and its mirror image, at twice the time; None: as the weight file says.
 
         Raises:
             UserError: No weight file that this project knows.
         """
         path = models.bundled() if weight_file is None else Path(weight_file)
         model, info = models.load_model(path)
-        return cls(model, info, path, batch_size)
+        return cls(model, info, path, batch_size, mirrored)
 
     @property
     def margin(self) -> float:
@@ -63,7 +75,9 @@ class AgeGenderEstimator:
         info = self.info
         name = self.source.name if self.source else info.label or info.model_name
         trained = f", trained on {info.data}" if info.data else ""
-        return f"{name}: {info.model_name}, {info.img_size} pixels, margin {info.margin:g}{trained}; {self._errors()}"
+        mirrored = ", averaged over mirror images" if self.mirrored else ""
+        network = f"{info.model_name}, {info.img_size} pixels, margin {info.margin:g}{mirrored}"
+        return f"{name}: {network}{trained}; {self._errors()}"
 
     def _errors(self) -> str:
         metrics = self.info.metrics
@@ -92,10 +106,17 @@ class AgeGenderEstimator:
         for start in range(0, len(faces), self.batch_size):
             rows = slice(start, start + self.batch_size)
             batch = self.prepare(faces[rows])
-            genders, age_probabilities = self._predict(batch)
+            genders, age_probabilities = self._run(batch)
             ages[rows] = expected_age(age_probabilities)
             male_probability[rows] = genders[:, self._male_column]
         return ages, male_probability
+
+    def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both outputs for a batch, averaged over its mirror images where that is asked for."""
+        if not self.mirrored:
+            return self._predict(batch)
+        both = self._predict(np.concatenate([batch, batch[:, :, ::-1]]))
+        return tuple((output[: len(batch)] + output[len(batch) :]) / 2 for output in both)
 
     def predict_picture(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
         """Finds the faces of a whole picture, cuts them with `self.margin` and estimates them.
@@ -112,11 +133,11 @@ class AgeGenderEstimator:
             ValueError: `image` is no such picture.
         """
         check_picture(image)
-        return Predictor(detector or self._detector, self, self.margin).predict(image)
+        return Predictor(detector or self._detector, self, self.margin, self.info.resize).predict(image)
 
     def prepare(self, faces: Sequence[np.ndarray]) -> np.ndarray:
         """The model's input: uint8 `(len(faces), size, size, 3)` in the channel order of the weights."""
-        batch = np.stack([images.resize(face, self.info.img_size) for face in faces])
+        batch = np.stack([images.resize(face, self.info.img_size, self.info.resize) for face in faces])
         return batch[..., ::-1] if self.info.colour == "BGR" else batch
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from src.images import Box, FaceDetector, ImageError, crop_box
+from src.images import Box, FaceDetector, ImageError, cut_faces
 
 BATCH_SIZE = 32
 AHEAD = 16
@@ -53,13 +53,15 @@ class Predictor:
     """Detector, estimator and margin together: pictures in, predictions out.
 
     Args:
-        margin: By how much boxes grow before the face is cut out, see `src.images.crop_box`.
+        margin: By how much boxes grow before the face is cut out.
+        resize: How the weights want faces cut and resized, see `src.images.cut_faces`.
     """
 
-    def __init__(self, detector: FaceDetector, estimator: Estimator, margin: float):
+    def __init__(self, detector: FaceDetector, estimator: Estimator, margin: float, resize: str = "area"):
         self.detector = detector
         self.estimator = estimator
         self.margin = margin
+        self.resize = resize
 
     def predict(self, image: np.ndarray) -> list[Prediction]:
         """Finds and estimates the faces of one RGB picture, the largest first."""
@@ -129,7 +131,12 @@ class Predictor:
         return Picture(name, image, boxes=[face.box for face in self.detector.detect(image)])
 
     def _estimate(self, pictures: list[Picture]) -> None:
-        faces = [crop_box(picture.image, box, self.margin) for picture in pictures for box in picture.boxes]
+        faces = [
+            face
+            for picture in pictures
+            if picture.boxes
+            for face in cut_faces(picture.image, picture.boxes, self.margin, self.resize)
+        ]
         if not faces:
             return
         results = zip(*self.estimator.predict(faces), strict=True)

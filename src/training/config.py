@@ -24,6 +24,7 @@ MAY_CHANGE_ON_RESUME = (
     "distributed.process_id",
     "distributed.coordinator",
     "data.image_dir",
+    "model.mirrored",
     "wandb.project",
 )
 """Configuration keys that do not change what a run computes in an epoch, or not by much."""

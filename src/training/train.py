@@ -67,7 +67,11 @@ def _train(cfg: DictConfig, group: Group) -> keras.callbacks.History:
         resume_file.load_variables()
         print(f"Going on after epoch {state.epochs} of {cfg.train.epochs}.")
     info = WeightsInfo(
-        model_name=cfg.model.model_name, img_size=cfg.model.img_size, margin=margin, data=", ".join(table_names(cfg))
+        model_name=cfg.model.model_name,
+        img_size=cfg.model.img_size,
+        margin=margin,
+        data=", ".join(table_names(cfg)),
+        mirrored=cfg.model.mirrored,
     )
     checkpoint = Checkpoint(
         folder, info, state, resume_file, average, cfg.train.early_stopping, group, cfg.train.save_dtype

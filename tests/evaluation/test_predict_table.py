@@ -96,10 +96,20 @@ def test_pictures_inside_the_table(tmp_path):
     assert "image" not in outcome.predictions
 
 
-def test_flip_averages_over_the_mirror_image(tmp_path):
+def test_half_of_a_face_is_what_the_estimator_reads(tmp_path):
     paths = write_faces(tmp_path, [20], right=40)
     assert predict_table(FakeEstimator(), table_of(paths)).predictions["predicted_age"].tolist() == [20]
-    assert predict_table(FakeEstimator(), table_of(paths), flip=True).predictions["predicted_age"].tolist() == [30]
+
+
+@pytest.mark.parametrize(("how", "age"), [("area", 125), ("bilinear", 250)])
+def test_faces_are_resized_as_the_weights_want(how, age, tmp_path):
+    """Every second column is red; four columns become one. Bilinear interpolation looks at the middle two only."""
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, 1::4, 0] = stripes[:, 2::4, 0] = 250
+    estimator = FakeEstimator()
+    estimator.info.resize = how
+    outcome = predict_table(estimator, table_of(["stripes"], image=pd.Series([stripes], dtype=object)))
+    assert outcome.predictions["predicted_age"].tolist() == [age]
 
 
 def test_nothing_left_fails(tmp_path):

@@ -174,3 +174,10 @@ def test_crop_to_margin_follows_a_face_that_is_not_in_the_centre():
     np.testing.assert_array_equal(images.crop_to_margin(image, 0.4, 0.2, box), image[2:16, 0:12])
     with pytest.raises(ValueError, match="cannot give the margin"):
         images.crop_to_margin(image, 0.1, 0.4, box)
+
+
+def test_bilinear_resizing_does_not_average():
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, 1::4] = stripes[:, 2::4] = 200
+    assert (images.resize(stripes, 2) == 100).all()
+    assert (images.resize(stripes, 2, "bilinear") == 200).all()

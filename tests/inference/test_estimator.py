@@ -18,9 +18,9 @@ from src.models.weights.store import save_weights
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def reading_model(size: int = 4) -> keras.Model:
+def reading_model(size: tuple[int, int] = (4, 4)) -> keras.Model:
     """Gender and age heads that only read the colour of the picture: red says class 0, blue class 1 and the age."""
-    inputs = keras.Input((size, size, 3))
+    inputs = keras.Input((*size, 3))
     mean = keras.layers.GlobalAveragePooling2D()(inputs)
     gender = keras.layers.Dense(2, activation="softmax", name="pred_gender")
     age = keras.layers.Dense(101, activation="softmax", name="pred_age")
@@ -49,6 +49,42 @@ def test_rgb_faces_of_any_size():
     np.testing.assert_allclose(ages, [20, 60, 20], atol=1e-4)
     np.testing.assert_allclose(male_probability, [0, 1, 0], atol=1e-4)
     assert ages.dtype == male_probability.dtype == np.float64
+
+
+def halves(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.resize(left[0, 0], (8, 4, 3)), np.resize(right[0, 0], (8, 4, 3))], axis=1)
+
+
+def left_model() -> keras.Model:
+    """`reading_model` of the left half of the image alone."""
+    inputs = keras.Input((4, 4, 3))
+    return keras.Model(inputs, reading_model((4, 2))(keras.layers.Cropping2D(((0, 0), (0, 2)))(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "both"), [(False, None, 0), (True, None, 1), (True, False, 0), (False, True, 1)]
+)
+def test_average_over_mirror_images(own, asked, both):
+    """The left half says 20 years and female, the right 60 and male; the middle of both is the average."""
+    info = WeightsInfo("reading", 4, 0.4, mirrored=own)
+    ages, male_probability = AgeGenderEstimator(left_model(), info, batch_size=2, mirrored=asked).predict(
+        [halves(RED, BLUE), RED, halves(BLUE, RED)]
+    )
+    np.testing.assert_allclose(ages, [40, 20, 40] if both else [20, 20, 60], atol=1e-4)
+    np.testing.assert_allclose(male_probability, [0.5, 0, 0.5] if both else [0, 0, 1], atol=1e-4)
+
+
+def test_the_average_is_said():
+    assert ", averaged over mirror images" in estimator(mirrored=True).describe()
+    assert "mirror" not in estimator().describe()
+
+
+def test_faces_are_resized_as_the_weights_want():
+    """Every second pair of columns is red; bilinear interpolation looks at the middle two of four only."""
+    stripes = np.zeros((16, 16, 3), np.uint8)
+    stripes[:, 1::4, 0] = stripes[:, 2::4, 0] = 250
+    assert (estimator().prepare([stripes])[..., 0] == 125).all()
+    assert (estimator(resize="bilinear").prepare([stripes])[..., 0] == 250).all()
 
 
 def test_weights_of_bgr_see_channels_swapped():

@@ -191,6 +191,7 @@ def assert_published_form(theirs, name, tmp_path, caplog, size, row):
     assert all("other bytes" in warning for warning in warnings)
     assert (info.model_name, info.img_size, info.margin) == (row.model_name, row.img_size, row.margin)
     assert (info.colour, info.gender_order, info.label) == ("BGR", row.gender_order, name)
+    assert (info.resize, info.mirrored) == ("bilinear", False)
     values = pictures(size, 3)
     (gender, age), (our_gender, our_age) = answers(theirs, values), answers(loaded, values)
     assert np.ptp(age) > 1

@@ -1,5 +1,6 @@
 """Weight files: written whole, read back the same, in every layout that Keras has used."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from strange_files import answers, application, keras2, keras_imagenet_efficientnet, pictures, randomize, save
 
+import src
 from src.cli import ROOT, UserError
 from src.images import FaceDetector, crop_box, read_image, resize
 from src.models import weights
@@ -27,6 +29,7 @@ INFO = WeightsInfo(
     metrics={"val_age_mae": 5.5},
     versions={"keras": "3"},
     label="trial",
+    version="0.9",
 )
 
 
@@ -65,6 +68,23 @@ def test_any_ending_is_accepted(model, tmp_path):
 def test_versions_are_filled_in(model, tmp_path):
     path = weights.save_weights(model, tmp_path / "a.hdf5", WeightsInfo("MobileNetV3Small", 32, 0.4))
     assert weights.identify(path).versions["keras"] == keras.__version__
+
+
+def test_version_is_filled_in(model, tmp_path):
+    path = weights.save_weights(model, tmp_path / "a.hdf5", WeightsInfo("MobileNetV3Small", 32, 0.4))
+    assert weights.identify(path).version == src.__version__ == "1.0.0"
+
+
+def test_a_file_from_before_a_field_has_its_default(model, tmp_path):
+    info = WeightsInfo("MobileNetV3Small", 32, 0.4, resize="bilinear", mirrored=True, version="2")
+    path = weights.save_weights(model, tmp_path / "a.hdf5", info)
+    assert weights.identify(path) == dataclasses.replace(info, versions=weights.identify(path).versions)
+    with h5py.File(path, "r+") as file:
+        values = json.loads(file.attrs["age_gender"])
+        kept = {key: value for key, value in values.items() if key not in ("resize", "mirrored", "version")}
+        file.attrs["age_gender"] = json.dumps(kept)
+    old = weights.identify(path)
+    assert (old.resize, old.mirrored, old.version) == ("area", False, "")
 
 
 def test_keras_itself_reads_the_file(model, file):

@@ -12,6 +12,7 @@ from src.labels import GENDERS
 ATTRIBUTE = "age_gender"
 """Root attribute of a weight file that holds `WeightsInfo` as JSON."""
 FORMAT_VERSION = 1
+RESIZES = ("area", "bilinear")
 MIN_SIZE, MAX_SIZE = 16, 1024
 """Pixels a side of inputs that are believed; a batch of larger pictures would not fit into memory."""
 
@@ -34,6 +35,10 @@ class WeightsInfo:
         label: A published file's name, or a name for people.
         scaled: Whether the graph begins with the scaling of pixels of `backbones.SCALING`. Files of others do not;
             their networks take raw values, unless the application scales by itself (EfficientNet).
+        resize: How faces are resized to the input: `"area"`, area averaging where they shrink; `"bilinear"`, as the
+            original did, out of a copy of the photo whose longest side is 640 pixels.
+        mirrored: Whether predictions are averaged over a face and its mirror image.
+        version: Version of this project that wrote the file; empty: an older one, or none.
     """
 
     model_name: str
@@ -48,6 +53,9 @@ class WeightsInfo:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     label: str = ""
     scaled: bool = True
+    resize: str = "area"
+    mirrored: bool = False
+    version: str = ""
 
 
 def to_json(info: WeightsInfo) -> str:
@@ -104,6 +112,9 @@ def check_info(info: WeightsInfo) -> None:
         "versions": is_table(info.versions, is_text),
         "label": is_text(info.label),
         "scaled": type(info.scaled) is bool,
+        "resize": info.resize in RESIZES,
+        "mirrored": type(info.mirrored) is bool,
+        "version": is_text(info.version),
     }
     for name, good in checks.items():
         if not good:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+import src
 from src.cli import ROOT, UserError
 from src.models.weights import published
 from src.models.weights.hdf5 import open_weight_file
@@ -52,7 +53,7 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype:
     Args:
         model: Network of `factory.get_model(info.model_name, info.img_size)`.
         path: Any name; its folder is made when missing.
-        info: Stored as JSON; an empty `versions` is filled in.
+        info: Stored as JSON; an empty `versions` or `version` is filled in.
         dtype: One of `SAVE_DTYPES`. "float16" halves the file; predicted ages change by less than 0.02 years.
 
     Returns:
@@ -63,8 +64,9 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not info.versions:
-        info = dataclasses.replace(info, versions=library_versions())
+    info = dataclasses.replace(
+        info, versions=info.versions or library_versions(), version=info.version or src.__version__
+    )
     buffer = NamedBuffer()
     with quiet_absl():
         model.save(buffer, include_optimizer=False)
@@ -199,7 +201,14 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
     if name is not None:
         row = published.PUBLISHED[name]
         return WeightsInfo(
-            row.model_name, row.img_size, row.margin, row.colour, row.gender_order, data=row.data, label=name
+            row.model_name,
+            row.img_size,
+            row.margin,
+            row.colour,
+            row.gender_order,
+            data=row.data,
+            label=name,
+            resize="bilinear",
         )
     match = ORIGINAL_NAME.fullmatch(path.name)
     if match is None:
@@ -209,7 +218,7 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
             "rename it to {model_name}_{img_size}_*"
         )
     model_name, img_size = match[1], checked_size(int(match[2]), path)
-    return WeightsInfo(model_name, img_size, ORIGINAL_MARGIN, "BGR", label=path.name)
+    return WeightsInfo(model_name, img_size, ORIGINAL_MARGIN, "BGR", label=path.name, resize="bilinear")
 
 
 def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
