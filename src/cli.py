@@ -1,5 +1,6 @@
 """What all scripts share: the project's folder, one-line errors, exit codes and progress."""
 
+import logging
 import os
 import sys
 import time
@@ -29,6 +30,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     are defects and keep their traceback.
     """
     escape_unprintable()
+    show_warnings()
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -54,6 +56,13 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def show_warnings() -> None:
+    """Print what the modules of `src` log from level WARNING on to stderr, as lines `warning: ...`."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("src").handlers = [handler]
 
 
 def _missing(error: ImportError) -> str:

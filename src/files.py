@@ -1,30 +1,68 @@
-"""Files and threads: hashes, and ordered work on all cores."""
+"""Files and threads: writing a file whole, hashing one, ordered work on all cores."""
 
 import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from src.cli import Progress
 
 Item = TypeVar("Item")
-
 Result = TypeVar("Result")
 
 
-def file_sha256(path: str | os.PathLike) -> str | None:
-    """Hexadecimal SHA-256 of a file's bytes; None when it cannot be read."""
+@contextmanager
+def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` when the `with` block ends without an error.
+
+    A reader never sees half a file, and after an error an older file is as it was.
+
+    Args:
+        path: Its folder exists.
+        durable: Wait until the bytes are on the disk, so that a power cut cannot leave an empty file.
+
+    Yields:
+        A hidden path in the same folder with the same ending.
+
+    Raises:
+        OSError: The file cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # the number keeps two writers apart
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        yield part
+        if durable:
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def file_hash(path: str | os.PathLike, algorithm: str) -> str:
+    """Hash the bytes of a file, as hexadecimal digits.
+
+    Args:
+        algorithm: A name that `hashlib` knows, such as "md5".
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def file_sha256(path: str | os.PathLike) -> str | None:
+    """Hash the bytes of a file with SHA-256, as hexadecimal digits; None when it cannot be read."""
+    try:
+        return file_hash(path, "sha256")
     except OSError:
         return None
 
 
 def map_threads(function: Callable[[Item], Result], items: Sequence[Item], label: str) -> list[Result]:
-    """`[function(item) for item in items]` on all cores, with a progress bar where a terminal shows it.
+    """Compute `[function(item) for item in items]` on all cores, with a progress bar where a terminal shows it.
 
     Threads pay off where the work is reading, hashing or decoding, which do not hold Python's lock.
     """
@@ -32,11 +70,11 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], label
         return list(Progress(pool.map(function, items), len(items), "files", label))
 
 
-def map_ahead(function: Callable, items: Iterable) -> Iterator:
-    """`map(function, items)` in threads, in order; never more than a few results wait, so memory stays flat."""
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Compute `map(function, items)` in threads, in order; only a few results wait, so memory stays flat."""
     workers = os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers)
-    waiting = deque()
+    waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -1,5 +1,6 @@
 import errno
 import io
+import logging
 import os
 import re
 import subprocess
@@ -123,3 +124,13 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch):
     assert list(cli.Progress(range(5), 5, "images", "read")) == list(range(5))
     assert "read: 100%" in terminal.getvalue()
     assert "5/5" in terminal.getvalue()
+
+
+def test_warnings_are_lines_on_stderr_printed_once(capsys):
+    def main():
+        logging.getLogger("src.datasets.table").warning("%s is missing", "a.jpg")
+
+    for _ in range(2):  # a second run in the same process has no second handler
+        with pytest.raises(SystemExit):
+            cli.run(main)
+        assert capsys.readouterr().err == "warning: a.jpg is missing\n"

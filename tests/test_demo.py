@@ -127,13 +127,13 @@ def test_no_screen_names_output_dir(monkeypatch):
     assert "--output_dir" in error_line(result)
 
 
-def test_margin_of_the_weights_unless_another_is_asked_for(capsys):
+def test_margin_of_the_weights_unless_another_is_asked_for(caplog):
     assert choose_margin(None, 0.4) == 0.4
     assert choose_margin(0.4, 0.4) == 0.4
-    assert capsys.readouterr().err == ""
+    assert not caplog.messages
     assert choose_margin(0.0, 0.4) == 0.0
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: these weights were trained with margin 0.4; with 0 ")
+    (line,) = caplog.messages
+    assert line.startswith("these weights were trained with margin 0.4; with 0 ")
 
 
 @pytest.mark.parametrize("margin", [-0.01, 2.01, float("nan"), float("inf")])

@@ -14,6 +14,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.datasets.splits import SPLITS
+from src.files import write_whole
 from src.images import BOX_COLUMNS
 from src.labels import FEMALE, MALE, clip_age
 
@@ -29,12 +30,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:  # surrogateescape: file names need not be valid UTF-8 on Linux
+    with write_whole(path) as part:  # surrogateescape: file names need not be valid UTF-8 on Linux
         table.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", errors="surrogateescape")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from scipy.io import loadmat, savemat
 
 from src.cli import UserError
 from src.datasets.splits import SPLITS, content_split_without_test
+from src.files import write_whole
 from src.labels import GENDERS, clip_age
 
 MAX_BYTES = 2**31 - 2**10
@@ -63,13 +64,8 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
         "sha256": table["sha256"].to_numpy(dtype=np.str_),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            savemat(file, content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_whole(path) as part, part.open("wb") as file:
+        savemat(file, content)
 
 
 def read_mat(path: Path) -> tuple[pd.DataFrame, str]:

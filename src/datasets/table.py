@@ -15,8 +15,8 @@ and, from some sources:
 """
 
 import difflib
+import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,6 +40,8 @@ MARGIN = 0.4
 """Of a user's face crops, where nothing says another one: that of IMDB-WIKI and APPA-REAL."""
 NAMED_AT_MOST = 5
 COLUMNS = ["path", "gender", "age", "margin", "split"]
+
+logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike
 
@@ -153,7 +155,7 @@ def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.Dat
         table["margin"] = margin
     elif "margin" not in table:
         table["margin"] = MARGIN
-        _warn(
+        logger.warning(
             f"{csv} has no column `margin`: its pictures are taken for face crops of margin {MARGIN};"
             " cut whole photographs with crop_faces.py first"
         )
@@ -185,7 +187,7 @@ def _leave_out_missing(table: pd.DataFrame, csv: Path, image_dir: Path) -> pd.Da
     if missing:
         more = f" and {len(missing) - NAMED_AT_MOST:,} more" if len(missing) > NAMED_AT_MOST else ""
         named = ", ".join(missing[:NAMED_AT_MOST])
-        _warn(f"{len(missing):,} of {len(table):,} pictures of {csv} are missing and left out: {named}{more}")
+        logger.warning(f"{len(missing):,} of {len(table):,} pictures of {csv} are missing and left out: {named}{more}")
     return table[exists].reset_index(drop=True)
 
 
@@ -200,7 +202,3 @@ def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def _demand_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"expected {key} to be {' or '.join(choices)}, received {value!r}")
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from src.files import write_whole
 from src.inference import Prediction
 
 CSV_NAME = "predictions.csv"
@@ -87,9 +88,8 @@ def _csv_text(rows: Iterable[Sequence]) -> str:
 
 def _begin(path: Path, text: str, errors: str) -> TextIO:
     """Replaces the file as a whole, so that no row of an earlier run is lost, and opens it for more."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors=errors, newline="\n")
-    part.replace(path)
+    with write_whole(path) as part:
+        part.write_text(text, encoding="utf-8", errors=errors, newline="\n")
     return path.open("a", encoding="utf-8", errors=errors, newline="\n")
 
 

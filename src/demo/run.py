@@ -1,8 +1,8 @@
 """The demo from start to end: checks what was asked, loads the model, and runs the fitting mode."""
 
 import contextlib
+import logging
 import math
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ from src.inference import Predictor
 
 if TYPE_CHECKING:
     from src.inference import AgeGenderEstimator
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_SIDE = 80
 
@@ -91,10 +93,7 @@ def choose_margin(asked: float | None, own: float) -> float:
     if asked is None:
         return own
     if not math.isclose(asked, own, abs_tol=0.005):
-        print(
-            f"warning: these weights were trained with margin {own:g}; with {asked:g} ages can be off by years",
-            file=sys.stderr,
-        )
+        logger.warning("these weights were trained with margin %g; with %g ages can be off by years", own, asked)
     return asked
 
 

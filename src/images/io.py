@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from src.files import write_whole
+
 EXTENSIONS = frozenset(
     [".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
@@ -92,12 +94,8 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise ValueError(f"cannot write pictures ending in {path.suffix!r}") from error
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with write_whole(path) as part:
         part.write_bytes(data.tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def resize(image: np.ndarray, size: int, how: str = "area") -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from src import models
 from src.cli import JobError, Progress, UserError
+from src.files import write_whole
 from src.models import WeightsInfo, moving_average, sync_state
 from src.training.distributed import ALONE, Group
 from src.training.generator import ImageSequence
@@ -142,9 +143,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _write_log(self) -> None:
         stem = f"{self.info.model_name}_{self.info.img_size}"
         log = pd.DataFrame(self.state.history)
-        part = self.folder / f".{stem}_log.csv.part"
-        log.to_csv(part, index=False, lineterminator="\n")
-        part.replace(self.folder / f"{stem}_log.csv")
+        with write_whole(self.folder / f"{stem}_log.csv") as part:
+            log.to_csv(part, index=False, lineterminator="\n")
         draw_curves(log, self.folder / f"{stem}_curves.png")
 
 
@@ -170,9 +170,8 @@ def draw_curves(log: pd.DataFrame, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    part = path.with_name(f".{path.name}.part.png")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with write_whole(path) as part:
+        figure.savefig(part, dpi=120)
 
 
 class WandbLogger(keras.callbacks.Callback):

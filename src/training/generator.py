@@ -7,8 +7,8 @@ training, and every epoch after that begins with the last batches of the one bef
 workers of our own that are asked for (epoch, index), and Keras' workers stay off.
 """
 
+import logging
 import math
-import sys
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ from src.labels import AGE_CLASSES
 from src.training.batches import Batch, BatchMaker
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.prefetch import Prefetcher
+
+logger = logging.getLogger(__name__)
 
 Arrays = tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -102,7 +104,7 @@ class ImageSequence(keras.utils.PyDataset):
         for name, reason in batch.unreadable:
             if name not in self._named:
                 self._named.add(name)
-                print(f"warning: {name} can no longer be read ({reason}); training goes on without it", file=sys.stderr)
+                logger.warning("%s can no longer be read (%s); training continues without it", name, reason)
         if self._fill_up:
             batch = append_empty_rows(batch, self._filled_size)
             factor = np.float32(self._weight_factor)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from src import models
 from src.cli import UserError
+from src.files import write_whole
 from src.training.distributed import ALONE, Group
 
 if TYPE_CHECKING:
@@ -76,15 +76,8 @@ class ResumeFile:
             OSError: the disk is full; the older file is whole.
         """
         arrays = {f"v{i}": to_numpy(variable) for i, variable in enumerate(self._variables())}
-        part = self.path.with_name(f".{self.path.name}.part")
-        try:
-            with part.open("wb") as file:
-                np.savez(file, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        with write_whole(self.path, durable=True) as part:
+            np.savez(part, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
 
     def read_state(self) -> RunState:
         """The state alone.

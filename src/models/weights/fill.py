@@ -115,7 +115,7 @@ def needs_folding(model: keras.Model, file: WeightFile) -> bool:
     rescalings = [name for name in file.layer_names if name.startswith(("rescaling", "tf.math.truediv"))]
     if not rescalings:
         logger.warning(
-            "warning: %s does not tell whether its EfficientNet was built with Keras' ImageNet weights, which scale "
+            "%s does not tell whether its EfficientNet was built with Keras' ImageNet weights, which scale "
             "pixels once more; taken as built without",
             file.path,
         )

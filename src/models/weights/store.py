@@ -11,7 +11,6 @@ import dataclasses
 import io
 import logging
 import math
-import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 import src
 from src.cli import ROOT, UserError
+from src.files import write_whole
 from src.models.weights import published
 from src.models.weights.hdf5 import open_weight_file
 from src.models.weights.info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
@@ -74,15 +74,8 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype:
         buffer = halve_kernels(buffer)
     with h5py.File(buffer, "r+") as file:
         file.attrs[ATTRIBUTE] = to_json(info)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # the process number keeps two writers apart
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path, durable=True) as part:
+        part.write_bytes(buffer.getbuffer())
     return path
 
 
@@ -197,7 +190,7 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
     if name is None and path.name in published.PUBLISHED:
         name = path.name
         if published.known_hash(name) is not None:
-            logger.warning("warning: %s has other bytes than the published file of this name", path)
+            logger.warning("%s has other bytes than the published file of this name", path)
     if name is not None:
         row = published.PUBLISHED[name]
         return WeightsInfo(
