@@ -12,6 +12,9 @@ AGE_CLASSES = MAX_AGE + 1
 AGE_RANGE_COLUMNS = ("age_min", "age_max")
 """Columns of a table whose ages are known only as a range, both inclusive, years."""
 
+AGE_GROUPS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, MAX_AGE))
+"""FairFace's age groups: first and last year, both inclusive; the last group has an open end."""
+
 
 def clip_age(ages: np.ndarray) -> np.ndarray:
     """Counts ages above 100 as 100.

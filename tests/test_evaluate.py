@@ -56,7 +56,7 @@ def test_weights_of_a_wider_margin_are_one_line(tmp_path, my_table):
     result = run_script("evaluate.py", "--weight_file", wide, "--db", my_table)
     assert result.returncode == 2
     line = error_line(result)
-    assert line.startswith("error: expected pictures with a margin of at least 0.6")
+    assert line.startswith("error: the images must have a margin >= 0.6, that of the weights")
     assert "margin 0.4" in line
 
 

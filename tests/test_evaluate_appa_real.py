@@ -33,7 +33,7 @@ def test_missing_data_names_the_download(tmp_path):
     weights = write_weights(tmp_path / "tiny.hdf5", margin=0.2)
     result = run_script("evaluate_appa_real.py", "--weight_file", weights, "--image_dir", tmp_path)
     assert result.returncode == 2
-    assert error_line(result).startswith("error: expected ")
+    assert "gt_avg_valid.csv not found" in error_line(result)
     assert "download.sh appa-real" in error_line(result)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from src.cli import UserError
-from src.datasets.splits import content_split, find_copies
-from src.files import file_sha256, map_threads
+from src.datasets.image_files import distinct_files
+from src.datasets.splits import content_split
 from src.images import list_images
 from src.labels import FEMALE, MALE, clip_age
 
@@ -32,14 +32,14 @@ def load_train(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: there are no such pictures in `folder`.
     """
-    table = _distinct(_listed(folder))
+    table = distinct_files(_listed(folder), f"All-Age-Faces in {folder}")
     table = table[table["list"] != "val"]
     return table.assign(split=table["sha256"].map(content_split)).drop(columns=["list", "sha256"])
 
 
 def load_val(folder: Path) -> pd.DataFrame:
     """The pictures of `val.txt`, all of them in the split `test`; else as `load_train`."""
-    table = _distinct(_listed(folder))
+    table = distinct_files(_listed(folder), f"All-Age-Faces in {folder}")
     table = table[table["list"] == "val"]
     if table.empty:
         raise UserError(f"expected the list {folder / 'image sets' / 'val.txt'} of pictures, found none")
@@ -73,14 +73,3 @@ def _read_list(folder: Path, name: str) -> pd.DataFrame:
         raise UserError(f"expected lines `NAME.jpg 0` or `NAME.jpg 1` in {path}, received {' '.join(wrong[0])!r}")
     genders = np.array([GENDERS_IN_LISTS[gender] for _, gender in rows], dtype=np.float64)
     return pd.DataFrame({"name": [picture for picture, _ in rows], "gender": genders, "list": name})
-
-
-def _distinct(table: pd.DataFrame) -> pd.DataFrame:
-    """Adds `sha256` and leaves out copies (those of a picture of `val.txt` first) and contradictions.
-
-    A missing file has no content to compare and none to learn from; it is left out as well.
-    """
-    table = table.assign(sha256=pd.Series(map_threads(file_sha256, table["path"].tolist(), "hash"), dtype=object))
-    table = table[table["sha256"].notna()]
-    copies, contradicting = find_copies(table["sha256"], table["gender"], table["age"])
-    return table[~copies & ~contradicting]

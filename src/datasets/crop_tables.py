@@ -11,9 +11,13 @@ import pandas as pd
 from src.cli import UserError
 from src.datasets.crop_journal import Record
 from src.datasets.csv_table import read_csv
+from src.datasets.image_files import locate
 from src.datasets.splits import content_split_without_test
 from src.datasets.table import NAMES, load_table
 from src.images import BOX_COLUMNS, list_images
+from src.labels import AGE_RANGE_COLUMNS
+
+LABELS = ("gender", "age", *AGE_RANGE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,17 @@ class Photograph:
     path: Path
     gender: float = math.nan
     age: float = math.nan
+    age_min: float = math.nan
+    age_max: float = math.nan
     split: str = ""
 
     @property
     def labelled(self) -> bool:
-        return not (math.isnan(self.gender) and math.isnan(self.age))
+        return not all(map(math.isnan, self.labels.values()))
+
+    @property
+    def labels(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in LABELS}
 
 
 def find_photographs(input_dir: Path, output_dir: Path) -> list[Photograph]:
@@ -72,7 +82,7 @@ def read_photographs(labels: str, input_dir: Path, margin: float) -> tuple[list[
             f"expected the {len(table):,} pictures of {labels} below {input_dir}, found none, {received}:"
             " give the folder that its img_paths start from as -i"
         )
-    rows = table[["name", "path", "gender", "age", "split"]].drop_duplicates()
+    rows = table.reindex(columns=["name", "path", *LABELS, "split"]).drop_duplicates()
     twice = rows["name"].duplicated(keep=False)
     photographs = [Photograph(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
     return photographs, rows.loc[twice, "name"].unique().tolist()
@@ -83,7 +93,7 @@ def _load(labels: str, input_dir: Path) -> pd.DataFrame:
     folder = os.path.abspath(input_dir)
     if labels.lower().endswith(".csv"):
         table = read_csv(Path(labels).expanduser())
-        table["path"] = [os.path.normpath(os.path.join(folder, path)) for path in table["path"]]
+        table["path"] = list(map(os.path.normpath, locate(folder, table["path"])))
         return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
     if labels not in NAMES:
         raise UserError(f"expected --labels to be a path to a .csv or one of {', '.join(NAMES)}, received {labels!r}")
@@ -114,7 +124,7 @@ def read_filled_in(path: Path) -> pd.DataFrame:
         UserError: wrong cells in the table.
     """
     if not path.exists():
-        return pd.DataFrame(columns=["gender", "age", "split"])
+        return pd.DataFrame(columns=[*LABELS, "split"])
     table = read_csv(path).drop_duplicates("path").set_index("path")
     return table.assign(split=table.get("split", ""))
 
@@ -138,12 +148,15 @@ def faces_table(
         record = records.get(photograph.name)
         for crop, box in zip(record.crops, record.boxes, strict=True) if record else ():
             cells = old.get(crop, {})
-            gender = photograph.gender if photograph.labelled else cells.get("gender", math.nan)
-            age = photograph.age if photograph.labelled else cells.get("age", math.nan)
+            known = photograph.labels if photograph.labelled else cells
+            labels = {name: _cell(known.get(name, math.nan)) for name in LABELS}
             split = photograph.split or cells.get("split") or content_split_without_test(record.sha256)
-            rows.append((_cell(gender), _cell(age), crop, split, f"{margin:g}", *box))
-    columns = ["genders", "ages", "img_paths", "split", "margin", *BOX_COLUMNS]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append({**labels, "img_paths": crop, "split": split, **dict(zip(BOX_COLUMNS, box, strict=True))})
+    columns = ["genders", "ages", *AGE_RANGE_COLUMNS, "img_paths", "split", "margin", *BOX_COLUMNS]
+    table = pd.DataFrame(rows).rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
+    table["margin"] = f"{margin:g}"
+    without_ranges = (table[list(AGE_RANGE_COLUMNS)] == "").all(axis=None)
+    return table.drop(columns=list(AGE_RANGE_COLUMNS)) if without_ranges else table
 
 
 def _cell(number: float) -> str:

@@ -1,12 +1,18 @@
-"""Label tables as CSV: the meta tables that `create_db*.py` write, and a user's own.
+"""Label tables as text: the meta tables that `create_db*.py` write, and a user's own.
 
-Header `genders,ages,img_paths`, optional columns `split` (train, val, test), `margin` (that the face crop has, in face
-widths per side) and `left,top,right,bottom` (the face in pixels of the crop, where it need not stand in the centre).
-Genders are 0 (female) and 1 (male), ages are years. An empty cell means unknown: the head that would learn from it
-leaves the row out, a row without a split gets one by its content, a row without a margin is a whole photograph.
+Required columns are `genders` (0 female, 1 male), `img_paths` and `ages` (years) or, where an age is known as a range
+only, `age_min,age_max` (whole years, both inclusive; no `age_max` means an open end). Both may stand in one table.
+Optional ones are `split` (train, val, test), `margin` (of the face crop, in face widths per side), `ethnicity` (any
+text) and `left,top,right,bottom` (the face in pixels of the crop, where it need not stand in the centre).
+
+An empty cell means unknown: the head that would learn from it skips the row, a row without a split gets one by its
+content, a row without a margin is a photo.
 """
 
 import csv
+import io
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +22,27 @@ from src.cli import UserError
 from src.datasets.splits import SPLITS
 from src.files import write_whole
 from src.images import BOX_COLUMNS
-from src.labels import FEMALE, MALE, clip_age
+from src.labels import AGE_RANGE_COLUMNS, FEMALE, MALE, MAX_AGE, clip_age
 
 COLUMNS = ("genders", "ages", "img_paths")
-OLDEST = 150
-"""Years; a larger number in a column of ages is a mistake (a year of birth, say) and no age above 100."""
+MAX_YEARS = 150
+"""A larger number in a column of ages is a mistake (a year of birth, say) and no age above 100."""
+
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = re.compile(r'"?sep=(.)', re.IGNORECASE)
+"""What Excel writes and reads as the first line to name the separator."""
+DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
+NO_TEXT = {
+    b"PK\x03\x04": "a spreadsheet workbook (.xlsx, .ods) or another zip archive: export it as CSV (UTF-8)",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls): export it as CSV (UTF-8)",
+    b"<!DOCTYPE": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+}
+"""First bytes of files that are taken for tables by mistake."""
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table without index and with `\\n` line ends; the file appears whole or not at all.
+    """Write a table without index and with `\\n` line ends; the file appears whole or not at all.
 
     Raises:
         OSError: the file cannot be written.
@@ -35,94 +53,188 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Reads and checks a label table.
+    """Read and check a label table.
 
     Returns:
         Columns `path` (str, as written), `gender` (float64: 0, 1 or NaN), `age` (float64: 0..100 or NaN); and, where
-        the file has them, `split` (str, "" where the cell is empty), `margin` (float64, NaN where it is empty) and
-        `left`, `top`, `right`, `bottom` (float64, NaN where one of them is empty).
+        the file has them, `age_min` and `age_max` (float64: 0..100, NaN where the age is known or nothing is), `split`
+        and `ethnicity` (str, "" where the cell is empty), `margin` and `left`, `top`, `right`, `bottom` (float64).
 
     Raises:
         UserError: no such file, no CSV, a column is missing, or a cell holds something else than this module's header
             says; names the line (the header is line 1).
     """
-    cells = _read_cells(path)
-    if missing := [name for name in COLUMNS if name not in cells]:
-        received = ",".join(map(str, cells.columns))
-        raise UserError(f"expected the columns {','.join(COLUMNS)} in {path}, received {received}: add {missing}")
-    table = pd.DataFrame({"path": _paths(cells, path), "gender": _genders(cells, path), "age": _ages(cells, path)})
+    cells = read_cells(path, lambda header: ("genders", _age_column(header), "img_paths"))
+    require_cells(cells["img_paths"] != "", cells["img_paths"], path, "the path of an image")
+    table = pd.DataFrame({"path": cells["img_paths"], "gender": _genders(cells, path), "age": _ages(cells, path)})
+    if set(AGE_RANGE_COLUMNS) & set(cells):
+        _add_ranges(table, cells, path)
     if "split" in cells:
-        table["split"] = _splits(cells, path)
+        require_cells(cells["split"].isin([*SPLITS, ""]), cells["split"], path, f"{', '.join(SPLITS)} or empty")
+        table["split"] = cells["split"]
     if "margin" in cells:
-        table["margin"] = _numbers(cells, "margin", path, "a number from 0, or nothing", lambda m: m >= 0)
+        table["margin"] = _numbers(cells, "margin", path, "a number >= 0 or empty", lambda margin: margin >= 0)
+    if "ethnicity" in cells:
+        table["ethnicity"] = cells["ethnicity"]
     if set(BOX_COLUMNS) <= set(cells):
         for column in BOX_COLUMNS:
-            table[column] = _numbers(cells, column, path, "a whole number or nothing", lambda n: n % 1 == 0)
-        _demand_boxes(table, cells, path)
+            table[column] = _numbers(cells, column, path, "a whole number or empty", _is_whole)
+        _require_boxes(table, cells, path)
     return table.reset_index(drop=True)
 
 
-def _read_cells(path: Path) -> pd.DataFrame:
-    """All cells as stripped strings, the line in the file as index; lines of empty cells are left out."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file)
-            rows = ((reader.line_num, tuple(map(str.strip, row))) for row in reader)
-            lines = dict(row for row in rows if any(row[1]))
-    except FileNotFoundError as error:
-        raise UserError(f"expected a table, received {path}, which does not exist: check the path") from error
-    except (OSError, csv.Error) as error:
-        raise UserError(f"expected a CSV with the columns {','.join(COLUMNS)} in {path}, received: {error}") from error
-    header = lines.pop(min(lines, default=0), ())
+def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -> pd.DataFrame:
+    """Read all cells of a table as stripped strings; lines of empty cells are skipped.
+
+    What spreadsheets write is understood: cells separated by `,`, `;`, tab, `|` or what a line `sep=` says; UTF-8 with
+    or without a byte order mark, UTF-16; empty columns at the end, also where only some lines have them.
+
+    Args:
+        path: The file.
+        required: Names the columns that must be there, given the header.
+
+    Returns:
+        Columns as the header names them; the index is the line in the file.
+
+    Raises:
+        UserError: no such file, no table, a column is missing or named twice, or a line has too few or too many cells.
+    """
+    lines = _read_lines(path)
+    header = _trimmed(lines.pop(min(lines, default=0), ()))
+    columns = required(header)
+    if missing := [name for name in columns if name not in header]:
+        raise UserError(f"{path} must have the columns {','.join(columns)}, got {_shown(header)}: add {missing}")
     if len(set(header)) != len(header):
-        raise UserError(f"expected every column once in {path}, received {','.join(header)}: remove one")
+        raise UserError(f"{path} must have every column once, got {','.join(header)}")
+    needed = max(header.index(name) for name in columns) + 1
     for line, row in lines.items():
-        if len(row) != len(header):
-            raise UserError(f"expected {len(header)} cells a line in {path}, received {len(row)} in line {line}")
-    return pd.DataFrame(lines.values(), index=list(lines), columns=header, dtype=object)
+        if not needed <= len(row) or len(_trimmed(row)) > len(header):
+            raise UserError(f"{path} must have {len(header)} cells per line, got {len(row)} in line {line}")
+    rows = [(*row, *[""] * len(header))[: len(header)] for row in lines.values()]
+    return pd.DataFrame(rows, index=list(lines), columns=header, dtype=object)
 
 
-def _paths(cells: pd.DataFrame, path: Path) -> pd.Series:
-    _demand(cells["img_paths"] != "", cells["img_paths"], path, "a picture's path")
-    return cells["img_paths"]
+def require_cells(valid: pd.Series, cells: pd.Series, path: Path, expected: str) -> None:
+    """Raise a `UserError` that names the first line whose cell is not valid."""
+    if not valid.all():
+        row = valid.idxmin()
+        raise UserError(
+            f"{path}, line {row}: {cells.name} must be {expected}, got {cells[row]!r} ({(~valid).sum():,} such lines)"
+        )
+
+
+def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
+    """Line number -> stripped cells, without empty lines and a line `sep=`."""
+    text = _decode(_read_bytes(path), path)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    named = SEPARATOR_LINE.match(first)
+    separator = named[1] if named else max(SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        rows = ((reader.line_num, tuple(map(str.strip, row))) for row in reader)
+        lines = dict(row for row in rows if any(row[1]))
+    except csv.Error as error:
+        raise UserError(f"{path} must be a CSV: {error}") from error
+    if named:
+        del lines[min(lines)]
+    return lines
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} must be a CSV: {error.strerror}") from error
+
+
+def _decode(data: bytes, path: Path) -> str:
+    for start, what in NO_TEXT.items():
+        if data.startswith(start):
+            raise UserError(f"{path} must be a CSV, got {what}")
+    # surrogateescape: file names need not be valid UTF-8 on Linux
+    text = data.decode(_encoding(data), "surrogateescape").removeprefix("\ufeff")
+    if "\0" in text:
+        raise UserError(f"{path} must be a CSV, got a file that is no text")
+    return text
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-8 or UTF-16, told by the byte order mark or, since a table begins with ASCII letters, by zero bytes."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if data[1:2] == b"\0" and 32 <= data[0] < 127:
+        return "utf-16-le"
+    if data[:1] == b"\0" and 32 <= data[1] < 127:
+        return "utf-16-be"
+    return "utf-8"
+
+
+def _trimmed(row: Sequence[str]) -> tuple[str, ...]:
+    """The row without empty cells at its end."""
+    cells = list(row)
+    while cells and not cells[-1]:
+        cells.pop()
+    return tuple(cells)
+
+
+def _shown(header: Sequence[str]) -> str:
+    return ",".join(header)[:200] or "nothing"
+
+
+def _age_column(header: Sequence[str]) -> str:
+    """The column that must tell ages."""
+    return "age_min" if "ages" not in header and set(AGE_RANGE_COLUMNS) & set(header) else "ages"
 
 
 def _genders(cells: pd.DataFrame, path: Path) -> pd.Series:
-    expected = f"{FEMALE} (female), {MALE} (male) or nothing (unknown)"
+    expected = f"{FEMALE} (female), {MALE} (male) or empty (unknown)"
     return _numbers(cells, "genders", path, expected, lambda genders: genders.isin([FEMALE, MALE]))
 
 
 def _ages(cells: pd.DataFrame, path: Path) -> pd.Series:
-    expected = f"an age from 0 to {OLDEST} years or nothing (unknown)"
-    return clip_age(_numbers(cells, "ages", path, expected, lambda ages: ages.between(0, OLDEST)))
+    if "ages" not in cells:
+        return pd.Series(np.nan, cells.index)
+    expected = f"an age from 0 to {MAX_YEARS} years or empty (unknown)"
+    return clip_age(_numbers(cells, "ages", path, expected, lambda ages: ages.between(0, MAX_YEARS)))
 
 
-def _splits(cells: pd.DataFrame, path: Path) -> pd.Series:
-    splits = cells["split"]
-    _demand(splits.isin([*SPLITS, ""]), splits, path, f"{', '.join(SPLITS)} or nothing")
-    return splits
+def _add_ranges(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
+    """Add `age_min` and `age_max`; a range of one year becomes an age, a row with an age keeps no range."""
+    expected = f"a whole number of years from 0 to {MAX_YEARS} or empty"
+    ends = [
+        _numbers(cells, name, path, expected, lambda age: age.between(0, MAX_YEARS) & _is_whole(age))
+        if name in cells
+        else pd.Series(np.nan, cells.index)
+        for name in AGE_RANGE_COLUMNS
+    ]
+    known = ends[0].notna() | ends[1].notna()
+    age_min = clip_age(ends[0].fillna(0)).where(known)
+    age_max = clip_age(ends[1].fillna(MAX_AGE)).where(known)
+    require_cells(~(age_min > age_max), cells["age_min"], path, "at most age_max")
+    outside = (table["age"] < age_min) | (table["age"] >= age_max + 1)
+    require_cells(~outside, cells.get("ages", age_min), path, "within age_min..age_max")
+    table["age"] = table["age"].fillna(age_min.where(age_min == age_max))
+    table["age_min"], table["age_max"] = age_min.where(table["age"].isna()), age_max.where(table["age"].isna())
 
 
-def _demand_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
-    """Blanks boxes with an empty cell and refuses those without area."""
+def _require_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
+    """Blank boxes with an empty cell and refuse those without area."""
     unknown = table[BOX_COLUMNS].isna().any(axis=1)
     table.loc[unknown, BOX_COLUMNS] = np.nan
     has_area = (table["left"] < table["right"]) & (table["top"] < table["bottom"])
-    _demand(unknown | has_area, cells["left"], path, "boxes with left < right and top < bottom")
+    require_cells(unknown | has_area, cells["left"], path, "less than right, and top less than bottom")
 
 
-def _numbers(cells: pd.DataFrame, column: str, path: Path, expected: str, is_valid) -> pd.Series:
+def _numbers(cells: pd.DataFrame, column: str, path: Path, expected: str, is_valid: Callable) -> pd.Series:
     text = cells[column]
     unknown = text.str.lower().isin(["", "nan"])
-    numbers = pd.to_numeric(text.where(~unknown), errors="coerce").astype(np.float64)
-    _demand(unknown | is_valid(numbers), text, path, expected)
+    decimal = text.str.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
+    numbers = pd.to_numeric(decimal.where(~unknown), errors="coerce").astype(np.float64)
+    require_cells(unknown | is_valid(numbers), text, path, expected)
     return numbers
 
 
-def _demand(valid: pd.Series, cells: pd.Series, path: Path, expected: str) -> None:
-    if not valid.all():
-        row = valid.idxmin()
-        raise UserError(
-            f"expected {expected} in column {cells.name} of {path}, received {cells[row]!r} in line {row}"
-            f" ({(~valid).sum():,} such lines): correct the file"
-        )
+def _is_whole(numbers: pd.Series) -> pd.Series:
+    return numbers % 1 == 0

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
 
 from src.cli import ROOT, UserError
 from src.datasets.csv_table import write_csv
+from src.datasets.matlab import load_mat
 from src.labels import MAX_AGE
 
 DATABASES = ("imdb", "wiki")
@@ -49,8 +49,8 @@ def load_arrays(path: Path, db: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"expected {path}, which does not exist: {advice}")
     try:
-        struct = loadmat(path, variable_names=[db])[db][0, 0]
-        arrays = {field: struct[field][0] for field in FIELDS}
+        struct = load_mat(path, db)[db]
+        arrays = {field: struct[field].ravel() for field in FIELDS}
     except Exception as error:  # damaged files make scipy raise almost anything
         reason = f"{type(error).__name__} {error}"
         raise UserError(
@@ -143,8 +143,14 @@ def persons(paths: pd.Series, db: str) -> pd.Series:
     return paths.str.extract(PERSON[db], expand=False).fillna(paths)
 
 
-def create_db(db: str, min_score: float = 1.0, root: Path = ROOT) -> list[str]:
-    """Writes `meta/{db}.csv` from `data/{db}_crop/{db}.mat`, both below `root`.
+def create_db(db: str, min_score: float = 1.0, root: Path = ROOT, folder: Path | None = None) -> list[str]:
+    """Build `meta/{db}.csv` from IMDB-WIKI, dropping unusable rows.
+
+    Args:
+        db: `imdb` or `wiki`.
+        min_score: Minimum score of the face.
+        root: Where `meta/` lies.
+        folder: Where `{db}.mat` lies, by default `data/{db}_crop` below `root`.
 
     Returns:
         The lines to print: how many rows fell to each rule, and what was written.
@@ -152,7 +158,7 @@ def create_db(db: str, min_score: float = 1.0, root: Path = ROOT) -> list[str]:
     Raises:
         UserError: the `.mat` is missing or damaged, or no row is left.
     """
-    source, output = root / "data" / f"{db}_crop" / f"{db}.mat", root / "meta" / f"{db}.csv"
+    source, output = (folder or root / "data" / f"{db}_crop") / f"{db}.mat", root / "meta" / f"{db}.csv"
     table, rules = clean(load_arrays(source, db), min_score)
     if table.empty:
         raise UserError(

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from src.cli import UserError
+from src.datasets.matlab import as_text, load_mat
 from src.datasets.splits import SPLITS, content_split_without_test
 from src.files import write_whole
 from src.labels import GENDERS, clip_age
@@ -79,9 +80,9 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
         UserError: no such file, or something else.
     """
     try:
-        content = loadmat(path)
+        content = load_mat(path)
         images, genders, ages = content["image"], content["gender"].ravel(), content["age"].ravel()
-        db = str(content["db"].ravel()[0]) if "db" in content else ""
+        db = "".join(_strings(content, "db", []))
         table = pd.DataFrame({"gender": genders, "age": ages}, dtype=np.float64)
         if images.shape != (len(table), *images.shape[1:3], 3) or images.dtype != np.uint8:
             raise ValueError(f"image is {images.dtype} of shape {images.shape} for {len(table)} labels")
@@ -105,7 +106,7 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
 
 def _strings(content: dict, key: str, default: list[str]) -> list[str]:
     """The strings under a key; the format pads them with blanks to one length."""
-    return [str(text).strip() for text in content[key].ravel()] if key in content else list(default)
+    return [str(text).strip() for text in as_text(content[key]).ravel()] if key in content else list(default)
 
 
 def _split_of(image: np.ndarray) -> str:

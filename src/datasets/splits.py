@@ -39,17 +39,3 @@ def person_split(persons: Iterable[str]) -> np.ndarray:
 
 def _decimal(sha256: str) -> int:
     return int(sha256[:8], 16) % 10
-
-
-def find_copies(sha256: pd.Series, gender: pd.Series, age: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Finds files with equal bytes.
-
-    Returns:
-        Two boolean `(n,)` arrays: copies of an earlier row with the same labels; rows whose copies carry other labels
-        (all of them, the first too).
-    """
-    rows = pd.DataFrame({"sha256": sha256, "gender": gender, "age": age}).fillna({"gender": -1, "age": -1})
-    labels = rows.drop_duplicates()
-    contradicting = rows["sha256"].isin(labels.loc[labels["sha256"].duplicated(), "sha256"])
-    copies = rows["sha256"].duplicated() & ~contradicting
-    return copies.to_numpy(), contradicting.to_numpy()

@@ -5,15 +5,17 @@ A file is called `age_gender_race_time.jpg.chip.jpg`, gender 0 = male, 1 = femal
 
 import re
 import shlex
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
 from src.cli import ROOT, JobError, UserError
 from src.datasets.csv_table import write_csv
+from src.datasets.image_files import find_copies
 from src.datasets.mat_table import check_size, write_mat
-from src.datasets.splits import SPLITS, content_split, find_copies
+from src.datasets.splits import SPLITS, content_split
 from src.files import file_sha256, map_threads
 from src.images import EXTENSIONS, ImageError, read_image, resize
 from src.labels import FEMALE, MALE, clip_age
@@ -24,6 +26,9 @@ from src.labels import FEMALE, MALE, clip_age
 # differ from right and bottom by 0.02. On the bare chip it is 0.056.
 MARGIN = 0.06
 
+ETHNICITIES = ("White", "Black", "Asian", "Indian", "Other")
+"""The third field of a file name, 0..4."""
+ETHNICITY_IN_NAME = re.compile(r"\d{1,3}_[01]_([0-4])_\d+")
 LABELS_IN_NAME = re.compile(r"([0-9]{1,3})_([01])(?=[_. ])")
 GENDERS_IN_NAME = {"0": MALE, "1": FEMALE}
 
@@ -44,6 +49,12 @@ def parse_name(name: str) -> tuple[int, int] | None:
     """
     match = LABELS_IN_NAME.match(name)
     return match and (int(clip_age(int(match[1]))), GENDERS_IN_NAME[match[2]])
+
+
+def ethnicities(paths: Iterable[str]) -> list[str]:
+    """Names of `ETHNICITIES` that file names tell, "" where one does not."""
+    codes = (ETHNICITY_IN_NAME.match(PurePath(path).name) for path in paths)
+    return [ETHNICITIES[int(code[1])] if code else "" for code in codes]
 
 
 def scan(folder: Path) -> pd.DataFrame:

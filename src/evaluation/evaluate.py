@@ -1,21 +1,24 @@
-"""Whole evaluations: weights and the name of a table in, figures out."""
+"""Whole evaluations: weights and the name of a table in, metrics out."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from src import datasets
 from src.cli import ROOT, UserError
 from src.datasets import load_table
 from src.evaluation import metrics, plots
+from src.evaluation.age_groups import FAIRFACE
 from src.evaluation.predict_table import Estimator, predict_table
-from src.evaluation.report import format_appa_real, format_report, skipped_pictures, summarise, to_plain, write_files
+from src.evaluation.report import format_appa_real, format_report, write_files
+from src.evaluation.summary import skipped_images, summarise, to_plain
 
 ALL = "all"
 FACE_ENDING = "_face.jpg"
+COMPARED = ("images", "mae", "group_accuracy", "gender_accuracy")
+"""Metrics that are compared between detected faces and the table's own crops."""
 
 
 def evaluate(
@@ -26,38 +29,43 @@ def evaluate(
     output_dir: Path | None = None,
     detect: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Evaluates weights on one split of a table.
+    """Evaluate weights on one split of a table.
 
     Args:
         estimator: A `src.inference.AgeGenderEstimator`.
         db: A name or path that `src.datasets.load_table` takes.
-        image_dir: Where its pictures lie, if not in their usual place.
+        image_dir: Where its images lie, if not in their usual place.
         split: `train`, `val`, `test` or `all`.
-        output_dir: Gets `report.txt`, `report.json`, `predictions.csv`, `scatter.png` and `error_histogram.png`.
+        output_dir: Gets `report.txt`, `report.json`, `predictions.csv` and, as far as the table knows ages,
+            `scatter.png`, `error_histogram.png` and `confusion_matrix.png`.
         detect: Find and cut the faces as the demo does, in face crops too, and compare with the table's own crops.
 
     Returns:
-        The figures (see `src.evaluation.report.summarise`) and the lines that say them.
+        The metrics (see `src.evaluation.summary.summarise`) and the lines of the report.
 
     Raises:
-        UserError: no such table or no row in this split; the weights need a wider margin than the pictures have.
-        JobError: no picture gave an answer.
+        UserError: no such table, no row in this split, or none with a label; the weights need a wider margin than the
+            images have.
+        JobError: no image got a prediction.
         OSError: the output cannot be written.
     """
     table = select_split(load_table(db, image_dir), split, db)
+    require_labels(table, f"{db}, {split}")
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
-    outcome = predict_table(estimator, table.assign(margin=np.nan) if detect else table)
+    outcome = predict_table(estimator, table, detect=detect)
     report = {"model": estimator.describe(), "data": f"{db}, {split}", **summarise(outcome)}
     lines = [f"Model: {report['model']}", f"Data: {report['data']}", *format_report(report)]
-    if detect and table["margin"].notna().any():
-        same = table.loc[outcome.predictions.index]
-        cuts = summarise(predict_table(estimator, same[same["margin"].notna()]))
-        report["as_cut_by_the_table"] = {name: cuts[name] for name in ("pictures", "mae", "gender_accuracy")}
-        lines.append(describe_cuts(**report["as_cut_by_the_table"]))
+    cut = table["margin"].loc[outcome.predictions.index].notna()
+    if detect and cut.any():
+        same = summarise(predict_table(estimator, table.loc[cut.index[cut]]))
+        report["as_cut_by_the_table"] = {name: same[name] for name in COMPARED}
+        lines.append(describe_cuts(report["as_cut_by_the_table"]))
     if output_dir:
         write_files(output_dir, lines, report, prediction_columns(outcome.predictions))
         save_plots(output_dir, {"true age": (outcome.predictions["age"], outcome.predictions["predicted_age"])})
+        if report["grouped"]:
+            plots.save(plots.plot_confusion(**report["confusion"]), output_dir / "confusion_matrix.png")
     return report, lines
 
 
@@ -67,7 +75,7 @@ def evaluate_appa_real(
     split: str = "valid",
     output_dir: Path | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Evaluates weights on one split of APPA-REAL, against the age that people see and the one in the passport.
+    """Evaluate weights on one split of APPA-REAL, against the apparent and the real age.
 
     Args:
         folder: The unpacked `appa-real-release`, if not in `appa-real/`.
@@ -75,27 +83,27 @@ def evaluate_appa_real(
         output_dir: As for `evaluate`; `predictions.csv` has `file_name,predicted_age,apparent_age_avg,real_age`.
 
     Returns:
-        The figures and the lines that say them, the two MAEs first.
+        The metrics and the lines of the report, the two MAEs first.
 
     Raises:
         UserError, JobError, OSError: as for `evaluate`.
     """
     folder = folder or ROOT / "appa-real" / "appa-real-release"
     if not (folder / f"gt_avg_{split}.csv").is_file():
-        raise UserError(f"expected {folder / f'gt_avg_{split}.csv'}, which is not there: run `./download.sh appa-real`")
+        raise UserError(f"{folder / f'gt_avg_{split}.csv'} not found: run `./download.sh appa-real`")
     ours = {theirs: ours for ours, theirs in datasets.APPA_REAL_FOLDERS.items()}
-    # `folder` is no file and so no list of pictures to ignore: such a list is for training only.
+    # `folder` is no file and so no list of images to ignore: such a list is for training only.
     table = datasets.load_appa_real(folder, ignore_list=folder, target="real")
     table = table[table["split"] == ours[split]]
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
-    with_picture = table["path"].map(os.path.isfile)
-    outcome = predict_table(estimator, table[with_picture])
+    with_image = table["path"].map(os.path.isfile)
+    outcome = predict_table(estimator, table[with_image])
     rows = outcome.predictions
-    counts = {"rows_without_picture": table.loc[~with_picture, "file_name"].tolist()}
-    counts["pictures_without_row"] = _unlisted(folder / split, table["path"])
+    counts = {"rows_without_image": table.loc[~with_image, "file_name"].tolist()}
+    counts["images_without_row"] = _unlisted(folder / split, table["path"])
     report = {"model": estimator.describe(), "data": f"APPA-REAL, {split}", **summarise_appa_real(rows)}
-    report = to_plain(report | counts | skipped_pictures(outcome))
+    report = to_plain(report | counts | skipped_images(outcome))
     lines = format_appa_real(report)
     if output_dir:
         write_files(output_dir, lines, report, appa_real_columns(rows))
@@ -105,23 +113,23 @@ def evaluate_appa_real(
 
 
 def summarise_appa_real(rows: pd.DataFrame) -> dict[str, Any]:
-    """Figures of predictions that also have `apparent_age`, `apparent_std` (of the votes) and `real_age`, in years."""
+    """Compute metrics of predictions with `apparent_age`, `apparent_std` (of the votes) and `real_age`, in years."""
     predicted = rows["predicted_age"]
-    report: dict[str, Any] = {"pictures": len(rows)}
+    report: dict[str, Any] = {"images": len(rows)}
     tables = {}
     for target in ("apparent", "real"):
         true = rows[f"{target}_age"]
         report[f"mae_{target}"] = metrics.mean_absolute_error(true, predicted)
         report[f"bias_{target}"] = metrics.mean_error(true, predicted)
         report[f"cs5_{target}"] = metrics.cumulative_score(true, predicted, 5)
-        groups = metrics.age_group_index(true)
-        tables[f"{target} age"] = metrics.table_by_group(rows.assign(age=true), groups, metrics.AGE_GROUPS)
+        groups = FAIRFACE.nearest(true)
+        tables[f"{target} age"] = metrics.table_by_group(rows.assign(age=true), groups, FAIRFACE.names)
     report["epsilon_error"] = metrics.epsilon_error(rows["apparent_age"], rows["apparent_std"], predicted)
     return report | {"tables": tables}
 
 
 def appa_real_columns(rows: pd.DataFrame) -> pd.DataFrame:
-    """`predictions.csv` of an evaluation on APPA-REAL."""
+    """Return the `predictions.csv` of an evaluation on APPA-REAL."""
     return pd.DataFrame(
         {
             "file_name": rows["file_name"],
@@ -139,7 +147,7 @@ def _unlisted(folder: Path, paths: pd.Series) -> list[str]:
 
 
 def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
-    """The rows of one split, or all of them.
+    """Select the rows of one split, or all of them.
 
     Raises:
         UserError: no row has this split.
@@ -148,25 +156,39 @@ def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
         return table
     if not (table["split"] == split).any():
         sizes = ", ".join(f"{name} ({count:,})" for name, count in table["split"].value_counts(sort=False).items())
-        raise UserError(
-            f"expected rows of the split {split!r} in {db}, which has {sizes or 'no row'}: name another --split"
-        )
+        raise UserError(f"{db} has no rows of the split {split!r}, it has {sizes or 'no rows'}: choose another --split")
     return table[table["split"] == split]
 
 
-def describe_cuts(pictures: int, mae: float | None, gender_accuracy: float | None) -> str:
-    """One line: the figures of the pictures in which a face was detected, without detecting it."""
-    age = "" if mae is None else f" MAE {mae:.2f} years"
-    gender = "" if gender_accuracy is None else f" gender accuracy {gender_accuracy:.3f}"
-    return f"The same {pictures:,} pictures, cut as their table says:" + ",".join(filter(None, (age, gender)))
+def require_labels(table: pd.DataFrame, what: str) -> None:
+    """Require a known age, range of ages or gender in any row.
+
+    Raises:
+        UserError: no row has one.
+    """
+    known = [name for name in ("age", "age_min", "gender") if name in table and table[name].notna().any()]
+    if not known:
+        raise UserError(f"none of the {len(table):,} rows of {what} has a known age or gender: fill in some")
+
+
+def describe_cuts(same: dict[str, float | None]) -> str:
+    """Describe in one line the metrics (`COMPARED`) of the images with a detected face, without detecting it."""
+    forms = {"mae": "MAE {:.2f} years", "group_accuracy": "exact age group {:.3f}"}
+    forms["gender_accuracy"] = "gender accuracy {:.3f}"
+    known = [form.format(same[name]) for name, form in forms.items() if same[name] is not None]
+    return f"The same {same['images']:,} images, cut as their table says: {', '.join(known)}"
 
 
 def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:
-    """What `predictions.csv` says of a table's pictures."""
+    """Return the `predictions.csv` of a table; the range of an age only where the table has such."""
+    ranges = {
+        f"true_{name}": predictions[name].astype("Int64") for name in ("age_min", "age_max") if name in predictions
+    }
     return pd.DataFrame(
         {
             "path": predictions["path"],
             "true_age": predictions["age"],
+            **ranges,
             "predicted_age": predictions["predicted_age"].round(2),
             "true_gender": predictions["gender"].astype("Int64"),
             "male_probability": predictions["male_probability"].round(4),
@@ -175,7 +197,7 @@ def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def save_plots(folder: Path, ages: plots.Ages) -> None:
-    """Writes `scatter.png` and `error_histogram.png`, each with a panel for each entry that has any known age."""
+    """Write `scatter.png` and `error_histogram.png`, each with a panel for each entry that has any known age."""
     known = {what: (true, predicted) for what, (true, predicted) in ages.items() if true.notna().any()}
     if known:
         plots.save(plots.plot_scatter(known), folder / "scatter.png")

@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito, which people with any kind of colour vision 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from src.datasets import BLUE, GREY, ORANGE, new_figure
 from src.evaluation import metrics
+from src.evaluation.age_groups import FAIRFACE
 from src.labels import MAX_AGE
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 
 Ages = Mapping[str, tuple[ArrayLike, ArrayLike]]
-"""What the true age is called -> true and predicted ages in years; rows of unknown (NaN) true age are left out."""
+"""What the true age is called -> true and predicted ages in years; rows of unknown (NaN) true age are skipped."""
 
 
 def plot_scatter(ages: Ages) -> Figure:
-    """Predicted against true age, a dot a picture, with the diagonal and each age group's mean; a panel an entry."""
+    """Plot predicted against true age, one dot per image, with each age group's mean; one panel per entry."""
     figure, panels = new_figure(6 * len(ages), 6.4, columns=len(ages))
     for axes, (what, (true_age, predicted_age)) in zip(panels, ages.items(), strict=True):
         _draw_scatter(axes, what, *_known(true_age, predicted_age))
@@ -50,7 +51,7 @@ def _draw_scatter(axes: Axes, what: str, true: np.ndarray, predicted: np.ndarray
 
 
 def plot_error_histogram(ages: Ages) -> Figure:
-    """Histogram of predicted minus true age in bins of a year; a panel an entry."""
+    """Plot a histogram of predicted minus true age in bins of a year; one panel per entry."""
     figure, panels = new_figure(6 * len(ages), 4, columns=len(ages))
     for axes, (what, (true_age, predicted_age)) in zip(panels, ages.items(), strict=True):
         _draw_error_histogram(axes, what, *_known(true_age, predicted_age))
@@ -64,13 +65,38 @@ def _draw_error_histogram(axes: Axes, what: str, true: np.ndarray, predicted: np
     axes.axvline(0, color="black", linewidth=1)
     mean = metrics.mean_error(true, predicted)
     axes.axvline(mean, color=ORANGE, linestyle="--", label=f"mean error {mean:+.2f} years")
-    axes.set(xlabel=f"predicted age - {what} (years)", ylabel="pictures per year of error")
+    axes.set(xlabel=f"predicted age - {what} (years)", ylabel="images per year of error")
     axes.set_title(f"Errors against {what}\n{_figures(true, predicted)}")
     axes.legend()
 
 
+def plot_confusion(groups: Sequence[str], counts: ArrayLike) -> Figure:
+    """Plot a confusion matrix of age groups: per true group, the percentages of the predicted groups.
+
+    Args:
+        groups: Names of the groups, youngest first.
+        counts: `(n, n)` images by true (first axis) and predicted group, see `metrics.confusion_matrix`.
+    """
+    counts = np.asarray(counts)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, np.newaxis]
+    side = 1.6 + 0.62 * len(groups)
+    figure, (axes,) = new_figure(side + 0.9, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for true, predicted in np.argwhere(counts):
+        share = shares[true, predicted]
+        colour = "white" if share > 0.5 else "black"
+        axes.text(predicted, true, f"{100 * share:.0f}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(groups)), groups, rotation=45)
+    axes.set_yticks(range(len(groups)), [f"{name}  (n = {n:,})" for name, n in zip(groups, totals, strict=True)])
+    right = np.trace(counts) / max(counts.sum(), 1)
+    axes.set(xlabel="predicted age group", ylabel="true age group")
+    axes.set_title(f"Age groups, % of each true group\nn = {counts.sum():,}, exact {right:.3f}")
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG.
+    """Write a figure as a PNG.
 
     Raises:
         OSError: the file cannot be written.
@@ -85,7 +111,7 @@ def _known(true_age: ArrayLike, predicted_age: ArrayLike) -> tuple[np.ndarray, n
 
 
 def _means_by_age_group(true: np.ndarray, predicted: np.ndarray) -> tuple[list[float], list[float]]:
-    groups = metrics.age_group_index(true)
+    groups = FAIRFACE.nearest(true)
     present = np.unique(groups[groups >= 0])
     return [true[groups == g].mean() for g in present], [predicted[groups == g].mean() for g in present]
 

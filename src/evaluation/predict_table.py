@@ -1,9 +1,10 @@
-"""Runs an estimator over a table of labelled pictures.
+"""Run an estimator over a table of labelled images.
 
-*Predictions* are a DataFrame: the rows of the table that got an answer, with all of their columns (see
+*Predictions* are a DataFrame: the rows of the table that got a prediction, with all of their columns (see
 `src.datasets.table`) and `predicted_age` (float64, years) and `male_probability` (float64, 0..1).
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,19 @@ import pandas as pd
 
 from src.cli import JobError, Progress, UserError
 from src.files import map_ahead
-from src.images import BOX_COLUMNS, Box, ImageError, crop_to_margin, cut_faces, main_face, read_image, resize
+from src.images import (
+    BOX_COLUMNS,
+    Box,
+    ImageError,
+    box_area,
+    crop_to_margin,
+    cut_faces,
+    face_region,
+    main_face,
+    read_image,
+    resize,
+    shared_area,
+)
 
 
 class Estimator(Protocol):
@@ -26,10 +39,22 @@ class Estimator(Protocol):
 
 
 class Skipped(NamedTuple):
-    """A picture that got no answer, and why."""
+    """An image that got no prediction, and why."""
 
     path: str
     reason: str
+
+
+class Prepared(NamedTuple):
+    """The model's input `(img_size, img_size, 3)`, None where no face was found; and what the detector did.
+
+    `boxes` is their number, NaN where it did not run; `overlap` is that of the chosen box with the face that the table
+    knows of (intersection over union, 0 where no face was found), NaN where the table knows of none.
+    """
+
+    face: np.ndarray | None
+    boxes: float = math.nan
+    overlap: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -38,42 +63,45 @@ class Outcome:
 
     Attributes:
         predictions: See the header of this module; the table's order.
-        skipped: Pictures that could not be read.
-        faceless: Whole photographs in which no face was found.
+        skipped: Images that could not be read.
+        faceless: Images in which no face was found.
+        detections: One row per image in which faces were searched for, `boxes` and `overlap` (float64), see `Prepared`.
     """
 
     predictions: pd.DataFrame
     skipped: list[Skipped]
     faceless: list[str]
+    detections: pd.DataFrame
 
 
-def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = None) -> Outcome:
-    """Estimates age and gender of every picture of a table.
+def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = None, detect: bool = False) -> Outcome:
+    """Estimate age and gender of every image of a table.
 
-    Pictures are read and cut in a pool of threads while the network runs. Face crops are cut from the margin that the
-    table says to that of the weights, as in training; in whole photographs (margin NaN) the main face is detected
-    and cut.
+    Images are read and cut in a pool of threads while the network runs. Face crops are cut from the margin that the
+    table says to that of the weights, as in training; in photos (margin NaN) the main face is detected and cut.
 
     Args:
         estimator: Its `info` says margin and input size; its `batch_size`, how many faces it takes at once.
-        table: At least `path` and `margin`; pictures in a column `image` (uint8 RGB) need no file.
+        table: At least `path` and `margin`; images in a column `image` (uint8 RGB) need no file.
         detector: A `src.images.FaceDetector` to use instead of one with its defaults.
+        detect: Detect the main face in face crops too.
 
     Raises:
         UserError: the weights' margin is above that of a face crop.
-        JobError: no picture gave an answer.
+        JobError: no image got a prediction.
     """
     if estimator.batch_size < 1:
-        raise UserError(f"expected a batch size of at least 1, received {estimator.batch_size}")
-    check_margins(table, estimator.info.margin)
-    if detector is None and table["margin"].isna().any():
+        raise UserError(f"--batch_size must be >= 1, got {estimator.batch_size}")
+    searched = table["margin"].isna() | detect
+    check_margins(table[~searched], estimator.info.margin)
+    if detector is None and searched.any():
         from src.images import FaceDetector
 
         detector = FaceDetector()
 
     images = table["image"] if "image" in table else [None] * len(table)
-    pictures = zip(table["path"], table["margin"], images, _boxes(table), strict=True)
-    faces = map_ahead(lambda picture: _prepare_face(*picture, estimator.info, detector), pictures)
+    rows = zip(table["path"], table["margin"], images, _boxes(table), searched, strict=True)
+    faces = map_ahead(lambda row: _prepare_face(*row, estimator.info, detector), rows)
     progress = Progress(faces, len(table), "images", "estimate")
     outcome = _collect(estimator, table, progress)
     if outcome.predictions.empty:
@@ -82,20 +110,20 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
 
 
 def check_margins(table: pd.DataFrame, margin: float) -> None:
-    """Demands face crops of at least a margin; whole photographs can be cut with any.
+    """Require face crops of at least a margin; photos can be cut with any.
 
     Raises:
         UserError: names both margins.
     """
     if (table["margin"] < margin).any():
         raise UserError(
-            f"expected pictures with a margin of at least {margin:g}, that of the weights, received face crops with"
-            f" margin {table['margin'].min():g}: choose weights of a smaller margin or pictures with a wider one"
+            f"the images must have a margin >= {margin:g}, that of the weights, got face crops with margin"
+            f" {table['margin'].min():g}: choose weights of a smaller margin or images with a wider one"
         )
 
 
 def _boxes(table: pd.DataFrame) -> list[Box | None]:
-    """Where the face is in each picture; None where the table does not say."""
+    """Where the face is in each image; None where the table does not say."""
     if BOX_COLUMNS[0] not in table:
         return [None] * len(table)
     rows = table[BOX_COLUMNS].itertuples(index=False, name=None)
@@ -103,42 +131,57 @@ def _boxes(table: pd.DataFrame) -> list[Box | None]:
 
 
 def _prepare_face(
-    path: str, picture_margin: float, image: Any, box: Box | None, info: Any, detector: Any
-) -> np.ndarray | Skipped | None:
-    """`(img_size, img_size, 3)`; None where a photograph shows no face."""
+    path: str, margin: float, image: Any, box: Box | None, searched: bool, info: Any, detector: Any
+) -> Prepared | Skipped:
     if not isinstance(image, np.ndarray):
         try:
             image = read_image(path)
         except ImageError as error:
             return Skipped(path, str(error))
-    if not np.isnan(picture_margin):
-        return resize(crop_to_margin(image, picture_margin, info.margin, box), info.img_size, info.resize)
-    found = main_face(detector.detect(image), image)
+    if not searched:
+        return Prepared(resize(crop_to_margin(image, margin, info.margin, box), info.img_size, info.resize))
+    faces = detector.detect(image)
+    found = main_face(faces, image)
+    known = None if np.isnan(margin) else face_region(image.shape[:2], margin, 0, box)
     if found is None:
-        return None
+        return Prepared(None, len(faces), math.nan if known is None else 0.0)
     (face,) = cut_faces(image, [found], info.margin, info.resize)
-    return resize(face, info.img_size, info.resize)
+    face = resize(face, info.img_size, info.resize)
+    return Prepared(face, len(faces), math.nan if known is None else _overlap(found, known))
 
 
-def _collect(estimator: Estimator, table: pd.DataFrame, faces: Iterable) -> Outcome:
-    """Gathers faces into batches and asks the estimator."""
-    rows, batch, answers, skipped, faceless = [], [], [], [], []
-    for row, face in enumerate(faces):
-        if isinstance(face, Skipped):
-            skipped.append(face)
-        elif face is None:
+def _overlap(box: Box, other: Box) -> float:
+    """Intersection over union."""
+    shared = shared_area(box, other)
+    return shared / (box_area(box) + box_area(other) - shared)
+
+
+def _collect(estimator: Estimator, table: pd.DataFrame, images: Iterable[Prepared | Skipped]) -> Outcome:
+    """Gather faces into batches and predict them."""
+    rows, batch, predicted, skipped, faceless, detections = [], [], [], [], [], []
+    for row, image in enumerate(images):
+        if isinstance(image, Skipped):
+            skipped.append(image)
+            continue
+        detections.append((image.boxes, image.overlap))
+        if image.face is None:
             faceless.append(table["path"].iloc[row])
-        else:
-            rows.append(row)
-            batch.append(face)
+            continue
+        rows.append(row)
+        batch.append(image.face)
         if len(batch) == estimator.batch_size:
-            answers.append(np.array(estimator.predict(batch)))
+            predicted.append(np.array(estimator.predict(batch)))
             batch = []
     if batch:
-        answers.append(np.array(estimator.predict(batch)))
-    ages, male = np.concatenate(answers, axis=1) if answers else np.empty((2, 0))
-    answered = table.iloc[rows].drop(columns="image", errors="ignore")
-    return Outcome(answered.assign(predicted_age=ages, male_probability=male), skipped, faceless)
+        predicted.append(np.array(estimator.predict(batch)))
+    ages, male = np.concatenate(predicted, axis=1) if predicted else np.empty((2, 0))
+    predictions = table.iloc[rows].drop(columns="image", errors="ignore")
+    return Outcome(
+        predictions.assign(predicted_age=ages, male_probability=male),
+        skipped,
+        faceless,
+        pd.DataFrame(detections, columns=["boxes", "overlap"], dtype=np.float64).dropna(subset="boxes"),
+    )
 
 
 def _nothing_left(outcome: Outcome, count: int) -> str:
@@ -146,6 +189,6 @@ def _nothing_left(outcome: Outcome, count: int) -> str:
         return "the table is empty: there is nothing to evaluate"
     example = f", {outcome.skipped[0].path}: {outcome.skipped[0].reason}" if outcome.skipped else ""
     return (
-        f"none of {count:,} pictures gave an answer: {len(outcome.skipped):,} could not be read{example};"
-        f" {len(outcome.faceless):,} show no face that the detector finds"
+        f"none of {count:,} images got a prediction: {len(outcome.skipped):,} could not be read{example};"
+        f" in {len(outcome.faceless):,} the detector finds no face"
     )

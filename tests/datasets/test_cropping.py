@@ -242,6 +242,19 @@ def test_labels_that_were_filled_in_stay(tmp_path, stub_detector):
     assert list(again.loc[3, ["genders", "ages"]]) == ["", ""]
 
 
+def test_ranges_of_ages_are_carried_over_and_stay(tmp_path, stub_detector):
+    make_pictures(tmp_path / "in", "a.jpg", "b.jpg", "sub/c.jpg")
+    header = "genders,ages,age_min,age_max,img_paths"
+    (tmp_path / "labels.csv").write_text(f"{header}\n0,,25,32,a.jpg\n1,35,,,b.jpg\n,,60,,sub\\c.jpg\n")
+    crop_folder(tmp_path / "in", tmp_path / "out", str(tmp_path / "labels.csv"))
+    faces = cells(tmp_path / "out")
+    columns = ["genders", "ages", "age_min", "age_max", "img_paths"]
+    rows = [["0", "", "25", "32", "a_0.jpg"], ["1", "35", "", "", "b_0.jpg"], ["", "", "60", "100", "sub/c_0.jpg"]]
+    assert faces[columns].to_numpy().tolist() == rows
+    crop_folder(tmp_path / "in", tmp_path / "out")  # as if filled in by hand
+    assert cells(tmp_path / "out")[columns].to_numpy().tolist() == rows
+
+
 def test_labels_of_a_replaced_photograph_are_forgotten(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")

@@ -42,14 +42,14 @@ def test_paths_are_taken_literally(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("2,30,x.jpg", r"0 \(female\), 1 \(male\).*column genders.*received '2' in line 3"),
-        ("F,30,x.jpg", "column genders.*received 'F' in line 3"),
-        ("0.5,30,x.jpg", "column genders.*received '0.5' in line 3"),
-        ("0,-1,x.jpg", "an age from 0 to 150.*column ages.*received '-1' in line 3"),
-        ("0,1985,x.jpg", "column ages.*received '1985' in line 3"),
-        ("0,inf,x.jpg", "column ages.*received 'inf' in line 3"),
-        ("0,old,x.jpg", "column ages.*received 'old' in line 3"),
-        ("0,30,", "a picture's path.*column img_paths.*received '' in line 3"),
+        ("2,30,x.jpg", r"line 3: genders must be 0 \(female\), 1 \(male\).*got '2'"),
+        ("F,30,x.jpg", "line 3: genders must be .*got 'F'"),
+        ("0.5,30,x.jpg", "line 3: genders must be .*got '0.5'"),
+        ("0,-1,x.jpg", "line 3: ages must be an age from 0 to 150.*got '-1'"),
+        ("0,1985,x.jpg", "line 3: ages must be .*got '1985'"),
+        ("0,inf,x.jpg", "line 3: ages must be .*got 'inf'"),
+        ("0,old,x.jpg", "line 3: ages must be .*got 'old'"),
+        ("0,30,", "line 3: img_paths must be the path of an image, got ''"),
     ],
 )
 def test_wrong_cells_name_their_line(tmp_path, row, message):
@@ -58,48 +58,48 @@ def test_wrong_cells_name_their_line(tmp_path, row, message):
 
 
 def test_line_numbers_count_empty_lines(tmp_path):
-    with pytest.raises(UserError, match=r"in line 5 \(2 such lines\)"):
+    with pytest.raises(UserError, match=r"line 5: genders.*got '7' \(2 such lines\)"):
         read(tmp_path, HEADER + "0,30,a.jpg\n\n\n7,30,b.jpg\n8,30,c.jpg\n")
 
 
 def test_wrong_split_and_margin(tmp_path):
-    with pytest.raises(UserError, match="train, val, test or nothing in column split.*'valid' in line 2"):
+    with pytest.raises(UserError, match="line 2: split must be train, val, test or empty, got 'valid'"):
         read(tmp_path, "genders,ages,img_paths,split\n0,30,a.jpg,valid\n")
-    with pytest.raises(UserError, match="column margin.*'-0.1' in line 2"):
+    with pytest.raises(UserError, match="line 2: margin must be a number >= 0 or empty, got '-0.1'"):
         read(tmp_path, "genders,ages,img_paths,margin\n0,30,a.jpg,-0.1\n")
 
 
 def test_missing_columns_show_what_was_received(tmp_path):
-    with pytest.raises(UserError, match=r"received gender,age,path: add \['genders', 'ages', 'img_paths'\]"):
+    with pytest.raises(UserError, match=r"got gender,age,path: add \['genders', 'ages', 'img_paths'\]"):
         read(tmp_path, "gender,age,path\n0,30,a.jpg\n")
-    with pytest.raises(UserError, match="received genders;ages;img_paths"):
-        read(tmp_path, "genders;ages;img_paths\n0;30;a.jpg\n")
+    with pytest.raises(UserError, match="got genders:ages:img_paths: add"):
+        read(tmp_path, "genders:ages:img_paths\n0:30:a.jpg\n")
 
 
 def test_lines_of_another_length(tmp_path):
-    with pytest.raises(UserError, match="expected 3 cells a line in .*, received 4 in line 3"):
+    with pytest.raises(UserError, match="must have 3 cells per line, got 4 in line 3"):
         read(tmp_path, HEADER + "0,30,a.jpg\n0,30,a,b.jpg\n")
-    with pytest.raises(UserError, match="received 2 in line 2"):
+    with pytest.raises(UserError, match="got 2 in line 2"):
         read(tmp_path, HEADER + "0,30\n")
 
 
 def test_a_column_twice(tmp_path):
-    with pytest.raises(UserError, match="every column once"):
+    with pytest.raises(UserError, match="must have every column once, got genders,ages,ages,img_paths"):
         read(tmp_path, "genders,ages,ages,img_paths\n0,30,30,a.jpg\n")
 
 
 def test_a_file_without_any_line(tmp_path):
-    with pytest.raises(UserError, match="expected the columns genders,ages,img_paths"):
+    with pytest.raises(UserError, match="must have the columns genders,ages,img_paths, got nothing"):
         read(tmp_path, "")
 
 
 def test_binary_file_and_missing_file(tmp_path):
     (tmp_path / "my.csv").write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(UserError, match="expected"):
+    with pytest.raises(UserError, match=r"my\.csv must be a CSV, got a file that is no text"):
         read_csv(tmp_path / "my.csv")
     with pytest.raises(UserError, match="does not exist"):
         read_csv(tmp_path / "none.csv")
-    with pytest.raises(UserError, match="expected a CSV"):
+    with pytest.raises(UserError, match="must be a CSV: Is a directory"):
         read_csv(tmp_path)
 
 
@@ -129,5 +129,84 @@ def test_boxes_of_faces_in_their_crops(tmp_path):
     assert table.loc[0, ["left", "top", "right", "bottom"]].tolist() == [1, 2, 30, 40]
     assert table.loc[1, ["left", "top", "right", "bottom"]].isna().all()
     (tmp_path / "b.csv").write_text(header + "0,1,a.png,0.4,30,2,1,40\n")
-    with pytest.raises(UserError, match=r"boxes with left < right and top < bottom .* in line 2"):
+    with pytest.raises(UserError, match=r"line 2: left must be less than right, and top less than bottom"):
         read_csv(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("first_line", ["", "sep={}\r\n", '"sep={}"\r\n'])
+def test_what_spreadsheets_write(tmp_path, separator, encoding, first_line):
+    lines = ["genders,ages,img_paths,split", "0,25,ünï.jpg,val", "1,30,b.jpg,"]
+    text = first_line.format(separator) + "\r\n".join(lines).replace(",", separator) + "\r\n"
+    table = read(tmp_path, text, encoding)
+    assert table["gender"].tolist() == [0, 1]
+    assert table["age"].tolist() == [25, 30]
+    assert table["path"].tolist() == ["ünï.jpg", "b.jpg"]
+    assert table["split"].tolist() == ["val", ""]
+
+
+def test_a_line_that_names_the_separator_counts_as_a_line(tmp_path):
+    with pytest.raises(UserError, match="line 4: genders must be"):
+        read(tmp_path, "sep=;\ngenders;ages;img_paths\n0;1;a.jpg\n5;1;b.jpg\n")
+
+
+def test_empty_columns_at_the_end_need_not_be_complete(tmp_path):
+    text = "genders,ages,img_paths,split,,\n0,25,a.jpg,val,,\n1,30,b.jpg,,,\n1,31,c.jpg\n0,32,d.jpg,test\n,,,,,\n"
+    table = read(tmp_path, text)
+    assert table["path"].tolist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert table["split"].tolist() == ["val", "", "", "test"]
+
+
+def test_decimal_commas(tmp_path):
+    table = read(tmp_path, "genders;ages;img_paths;margin\n0;25,5;a.jpg;0,4\n")
+    assert table["age"].tolist() == [25.5]
+    assert table["margin"].tolist() == [0.4]
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"PK\x03\x04rest", r"a spreadsheet workbook \(\.xlsx, \.ods\)"),
+        (b"\xd0\xcf\x11\xe0rest", r"an old Excel workbook \(\.xls\)"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+    ],
+)
+def test_files_that_are_no_table_are_named(tmp_path, data, cause):
+    (tmp_path / "my.csv").write_bytes(data)
+    with pytest.raises(UserError, match=rf"my\.csv must be a CSV, got {cause}"):
+        read_csv(tmp_path / "my.csv")
+
+
+def test_ages_and_ranges_in_one_table(tmp_path):
+    rows = ["0,25,,,a.jpg", "0,,20,29,b.jpg", "1,,70,,c.jpg", "1,,,12,d.jpg", ",,,,e.jpg", "0,,30,30,f.jpg"]
+    rows += ["0,22,20,29,g.jpg", "0,,90,120,h.jpg"]
+    table = read(tmp_path, "genders,ages,age_min,age_max,img_paths\n" + "\n".join(rows) + "\n")
+    np.testing.assert_array_equal(table["age"], [25, np.nan, np.nan, np.nan, np.nan, 30, 22, np.nan])
+    np.testing.assert_array_equal(table["age_min"], [np.nan, 20, 70, 0, np.nan, np.nan, np.nan, 90])
+    np.testing.assert_array_equal(table["age_max"], [np.nan, 29, 100, 12, np.nan, np.nan, np.nan, 100])
+    assert table["age_min"].dtype == table["age_max"].dtype == np.float64
+
+
+def test_ranges_in_place_of_ages(tmp_path):
+    table = read(tmp_path, "genders,age_min,age_max,img_paths,ethnicity\n0,20,29,a.jpg,Indian\n,70,,b.jpg,\n")
+    assert table["age"].isna().all()
+    assert table["age_min"].tolist() == [20, 70]
+    assert table["age_max"].tolist() == [29, 100]
+    assert table["ethnicity"].tolist() == ["Indian", ""]
+    alone = read(tmp_path, "genders,age_min,img_paths\n0,20,a.jpg\n")
+    assert (alone["age_min"].tolist(), alone["age_max"].tolist()) == ([20], [100])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0,,30,20,x.jpg", "line 2: age_min must be at most age_max, got '30'"),
+        ("0,,20.5,30,x.jpg", "line 2: age_min must be a whole number of years from 0 to 150 or empty, got '20.5'"),
+        ("0,,20,1985,x.jpg", "line 2: age_max must be a whole number of years from 0 to 150 or empty, got '1985'"),
+        ("0,45,20,29,x.jpg", r"line 2: ages must be within age_min\.\.age_max, got '45'"),
+    ],
+)
+def test_wrong_ranges(tmp_path, row, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "genders,ages,age_min,age_max,img_paths\n" + row + "\n")

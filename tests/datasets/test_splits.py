@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.datasets.splits import content_split, content_split_without_test, find_copies, person_split
+from src.datasets.image_files import find_copies
+from src.datasets.splits import content_split, content_split_without_test, person_split
 from src.files import file_sha256, map_threads
 
 

@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+from imdb_wiki_files import serial_day, write_imdb_wiki
 from scipy.io import savemat
 
 from src.cli import UserError
@@ -11,6 +12,7 @@ from src.datasets import utkface
 from src.datasets.csv_table import write_csv
 from src.datasets.splits import content_split
 from src.datasets.table import load_table, require_crops
+from src.images import write_image
 
 HEADER = "genders,ages,img_paths"
 
@@ -96,14 +98,17 @@ def test_missing_pictures_are_counted_named_and_left_out(root, tmp_path, caplog)
     assert table["age"].tolist() == [30, 31]
     assert table.index.tolist() == [0, 1]
     (error,) = caplog.messages
-    assert "8 of 10 pictures" in error
+    assert "8 of 10 images" in error
     assert str(tmp_path / "0.jpg") in error
     assert "and 3 more" in error
 
 
 def test_no_picture_at_all(root, tmp_path):
     write_text(tmp_path / "my.csv", HEADER, "1,30,a.jpg")
-    with pytest.raises(UserError, match=r"found none, such as .*a\.jpg: give their folder as data\.image_dir"):
+    with pytest.raises(
+        UserError,
+        match=r"none of the 1 images of .*my\.csv found.*/a\.jpg: give the folder .* as data\.image_dir",
+    ):
         load_table(tmp_path / "my.csv")
     write_text(tmp_path / "my.csv", HEADER)
     with pytest.raises(UserError, match="the table has no rows"):
@@ -111,7 +116,10 @@ def test_no_picture_at_all(root, tmp_path):
 
 
 def test_utkface(root, tmp_path):
-    with pytest.raises(UserError, match=r"python create_db_utkface\.py -i data/UTKFace -o meta/utkface\.csv"):
+    with pytest.raises(
+        UserError,
+        match=r"utkface\.csv not found, and .*data/UTKFace to build it from neither: put UTKFace's images there",
+    ):
         load_table("utkface")
     write_text(root / "meta" / "utkface.csv", HEADER + ",split", "0,25,a.jpg,test", "1,30,b.jpg,train")
     write_pictures(root / "data" / "UTKFace", ["a.jpg", "b.jpg"])
@@ -158,11 +166,75 @@ def test_wiki_is_split_by_its_own_numbers(root, tmp_path):
 
 
 def test_imdb_missing(root):
-    with pytest.raises(UserError, match=r"`python create_db\.py --db wiki`"):
+    with pytest.raises(
+        UserError,
+        match=r"wiki\.csv not found, and .*wiki_crop/wiki\.mat to build it from neither: run `\./download\.sh wiki`",
+    ):
         load_table("wiki")
     write_text(root / "meta" / "wiki.csv", HEADER, "0,25,17/10000217_1981-05-05_2009.jpg")
-    with pytest.raises(UserError, match=r"wiki_crop, which does not exist.*`\./download\.sh wiki`"):
+    with pytest.raises(UserError, match=r"wiki_crop, the folder of wiki's images, not found.*`\./download\.sh wiki`"):
         load_table("wiki")
+
+
+def test_missing_meta_tables_are_built_from_their_sources(root, capsys):
+    rows = [
+        {"dob": serial_day(1960, 1, 1), "photo_taken": 1990, "full_path": f"01/nm000000{n}_1.jpg"} for n in range(3)
+    ]
+    write_imdb_wiki(root / "data" / "imdb_crop" / "imdb.mat", "imdb", rows)
+    assert load_table("imdb")["age"].tolist() == [30] * 3
+    assert capsys.readouterr().err.splitlines() == [
+        f"building {root / 'meta' / 'imdb.csv'} from {root / 'data' / 'imdb_crop' / 'imdb.mat'}"
+    ]
+    load_table("imdb")  # the table is there now
+    assert capsys.readouterr().err == ""
+
+
+def test_utkface_is_built_from_its_images(root, tmp_path, capsys):
+    for number, name in enumerate(["25_1_3_20170109150557335.jpg.chip.jpg", "30_0_0_20170109150557336.jpg.chip.jpg"]):
+        write_image(tmp_path / "a.jpg", np.full((20, 20, 3), 100 * number, np.uint8))
+        (root / "data" / "UTKFace").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a.jpg").rename(root / "data" / "UTKFace" / name)
+    table = load_table("utkface")
+    assert table["age"].tolist() == [25, 30]
+    assert table["gender"].tolist() == [0, 1]
+    assert table["ethnicity"].tolist() == ["Indian", "White"]
+    built = f"building {root / 'meta' / 'utkface.csv'} from {root / 'data' / 'UTKFace'}"
+    assert capsys.readouterr().err.splitlines()[0] == built
+    assert (root / "meta" / "utkface.csv").is_file()
+
+
+def test_paths_written_on_another_system(root, tmp_path):
+    names = ["sub/a.jpg", "sub/deep/ü.jpg", "sub/cafe\N{COMBINING ACUTE ACCENT}.jpg"]
+    write_pictures(tmp_path, names)
+    lines = [HEADER + ",margin", "0,1,sub\\a.jpg,0.4", "0,2,sub\\deep\\ü.jpg,0.4", "0,3,sub\\café.jpg,0.4"]
+    for encoding in ("utf-8", "cp1252"):
+        (tmp_path / "my.csv").write_bytes(("\n".join(lines) + "\n").encode(encoding))
+        assert load_table(tmp_path / "my.csv")["path"].tolist() == [str(tmp_path / name) for name in names]
+
+
+def test_a_backslash_in_a_file_name_stays(root, tmp_path):
+    write_pictures(tmp_path, ["sub\\a.jpg", "sub/a.jpg"])
+    write_text(tmp_path / "my.csv", HEADER + ",margin", "0,1,sub\\a.jpg,0.4")
+    assert load_table(tmp_path / "my.csv")["path"].tolist() == [str(tmp_path / "sub\\a.jpg")]
+
+
+def test_windows_paths_that_lead_nowhere_are_named(root, tmp_path):
+    write_text(tmp_path / "my.csv", HEADER + ",margin", "0,1,C:\\faces\\a.jpg,0.4")
+    with pytest.raises(UserError, match=r"none of the 1 images of .*C:\\faces\\a\.jpg \(a path from Windows\)"):
+        load_table(tmp_path / "my.csv")
+
+
+def test_ranges_of_ages_and_ages_in_several_tables(root, tmp_path):
+    write_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    write_text(
+        tmp_path / "a.csv", "genders,age_min,age_max,img_paths,margin,split,ethnicity", "0,3,9,a.jpg,0.1,train,x"
+    )
+    write_text(tmp_path / "b.csv", HEADER + ",margin,split", "1,30,b.jpg,0.1,train")
+    table = load_table([tmp_path / "a.csv", tmp_path / "b.csv"])
+    np.testing.assert_array_equal(table["age"], [np.nan, 30])
+    np.testing.assert_array_equal(table["age_min"], [3, np.nan])
+    np.testing.assert_array_equal(table["age_max"], [9, np.nan])
+    assert table["ethnicity"].tolist() == ["x", ""]
 
 
 def write_appa_real(folder):
@@ -192,7 +264,7 @@ def test_all_age_faces(root):
     table = load_table("aaf")
     assert table["age"].tolist() == [2]
     assert load_table("aaf_val")["age"].tolist() == [31]
-    with pytest.raises(UserError, match=r"1 whole photographs.*00000A02\.jpg.*`python crop_faces\.py"):
+    with pytest.raises(UserError, match=r"1 whole photos.*00000A02\.jpg.*`python crop_faces\.py"):
         require_crops(table)
 
 
@@ -229,7 +301,7 @@ def test_table_named_twice_is_trained_on_twice_and_judged_once(root, tmp_path):
 def test_folders_for_another_number_of_tables(root, tmp_path):
     with pytest.raises(UserError, match="one for each"):
         load_table(["imdb", "wiki"], image_dir=[tmp_path])
-    with pytest.raises(UserError, match="expected tables"):
+    with pytest.raises(UserError, match="data.db must name tables"):
         load_table([])
 
 
@@ -237,14 +309,14 @@ def test_folders_for_another_number_of_tables(root, tmp_path):
     ("db", "hint"), [("imbd", "did you mean imdb"), ("UTKFace", "did you mean utkface"), ("x", "")]
 )
 def test_unknown_names_list_the_known_ones(root, db, hint):
-    with pytest.raises(UserError, match=f"imdb, wiki, utkface, aaf, aaf_val, appa_real.*received '{db}'.*{hint}"):
+    with pytest.raises(UserError, match=f"imdb, wiki, utkface, aaf, aaf_val, appa_real.*got '{db}'.*{hint}"):
         load_table(db)
 
 
 def test_unknown_choices(root):
-    with pytest.raises(UserError, match=r"data\.target to be real or apparent, received 'both'"):
+    with pytest.raises(UserError, match=r"data\.target must be real or apparent, got 'both'"):
         load_table("appa_real", target="both")
-    with pytest.raises(UserError, match=r"data\.split to be person or random, received 'content'"):
+    with pytest.raises(UserError, match=r"data\.split must be person or random, got 'content'"):
         load_table("imdb", split="content")
 
 

@@ -32,7 +32,7 @@ def my_table(tmp_path):
 def test_evaluate_a_users_table(my_table, tmp_path):
     report, lines = evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
     assert report["data"] == f"{my_table}, test"
-    assert report["pictures"] == 2
+    assert report["images"] == 2
     assert report["mae"] == 12  # |40 - 20| and |40 - 44|
     assert report["gender_accuracy"] == 0.5
     assert lines[0] == "Model: fake: 8 pixels; its error is not known"
@@ -43,6 +43,7 @@ def test_evaluate_a_users_table(my_table, tmp_path):
     ]
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [
+        "confusion_matrix.png",
         "error_histogram.png",
         "predictions.csv",
         "report.json",
@@ -72,16 +73,18 @@ def test_detecting_the_faces_is_compared_with_the_tables_crops(tmp_path):
     (tmp_path / "my.csv").write_text(f"{header}\n0,90,a.png,test,0,{cells}\n")
     detected = FaceDetector().detect(painted)[0].box
     report, lines = evaluate(FakeEstimator(margin=0), str(tmp_path / "my.csv"), detect=True)
-    assert report["pictures"] == 1
+    assert report["images"] == 1
     assert detected != moved
     assert report["mae"] > 0
     assert report["as_cut_by_the_table"]["mae"] == 0
-    assert lines[-1].startswith("The same 1 pictures, cut as their table says: MAE 0.00 years, gender accuracy ")
+    assert lines[-1].startswith(
+        "The same 1 images, cut as their table says: MAE 0.00 years, exact age group 1.000, gender accuracy "
+    )
 
 
 def test_evaluate_all_splits_and_unknown_labels(my_table, tmp_path):
     report, lines = evaluate(FakeEstimator(), str(my_table), split="all", output_dir=tmp_path / "out")
-    assert (report["pictures"], report["ages"], report["genders"]) == (3, 3, 2)
+    assert (report["images"], report["ages"], report["genders"]) == (3, 3, 2)
     assert lines[0] == "Model: fake: 8 pixels; its error is not known"
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["true_gender"].isna().tolist() == [False, False, True]
 
@@ -94,9 +97,7 @@ def test_table_without_ages_gets_no_plots(my_table, tmp_path):
 
 
 def test_split_without_rows(my_table):
-    with pytest.raises(
-        UserError, match=r"expected rows of the split 'val' in .*my.csv, which has test \(3\), train \(1\)"
-    ):
+    with pytest.raises(UserError, match=r"my.csv has no rows of the split 'val', it has test \(3\), train \(1\)"):
         evaluate(FakeEstimator(), str(my_table), split="val")
 
 
@@ -113,7 +114,7 @@ def test_appa_real_figures_by_hand(tmp_path):
     assert lines[1] == f"MAE Real: {report['mae_real']:.2f}"
     assert [row["group"] for row in report["tables"]["real age"]] == ["3-9", "20-29", "30-39", "all"]
     assert [row["group"] for row in report["tables"]["apparent age"]] == ["3-9", "20-29", "40-49", "all"]
-    assert "Pictures: 3" in lines
+    assert "Images: 3" in lines
     assert "gender" not in "\n".join(lines)
 
 
@@ -137,12 +138,12 @@ def test_appa_real_counts_what_does_not_match(tmp_path):
     (tmp_path / "valid" / "000002.jpg_face.jpg").write_bytes(b"")
     write_image(tmp_path / "valid" / "000009.jpg_face.jpg", face(3))
     report, lines = evaluate_appa_real(FakeEstimator(), tmp_path)
-    assert report["pictures"] == 1
-    assert report["rows_without_picture"] == ["000001.jpg"]
-    assert report["pictures_without_row"] == ["000009.jpg_face.jpg"]
+    assert report["images"] == 1
+    assert report["rows_without_image"] == ["000001.jpg"]
+    assert report["images_without_row"] == ["000009.jpg_face.jpg"]
     assert [skipped["reason"] for skipped in report["skipped"]] == ["the file is empty"]
     text = "\n".join(lines)
-    assert "Rows without a picture: 1\n  000001.jpg\nPictures without a row: 1\n  000009.jpg_face.jpg" in text
+    assert "Rows without an image: 1\n  000001.jpg\nImages without a row: 1\n  000009.jpg_face.jpg" in text
 
 
 def test_appa_real_files(tmp_path):
@@ -156,10 +157,42 @@ def test_appa_real_files(tmp_path):
 
 
 def test_appa_real_missing(tmp_path):
-    with pytest.raises(UserError, match=r"gt_avg_valid.csv, which is not there: run `./download.sh appa-real`"):
+    with pytest.raises(UserError, match=r"gt_avg_valid.csv not found: run `./download.sh appa-real`"):
         evaluate_appa_real(FakeEstimator(), tmp_path)
 
 
-def test_figures_that_nobody_knows_are_left_out_of_the_comparison():
-    assert describe_cuts(2, None, 0.5) == "The same 2 pictures, cut as their table says: gender accuracy 0.500"
-    assert describe_cuts(2, 4.0, None) == "The same 2 pictures, cut as their table says: MAE 4.00 years"
+def test_unknown_metrics_are_not_compared():
+    same = {"images": 2, "mae": None, "group_accuracy": None, "gender_accuracy": 0.5}
+    assert describe_cuts(same) == "The same 2 images, cut as their table says: gender accuracy 0.500"
+    same = {"images": 2, "mae": 4.0, "group_accuracy": 0.75, "gender_accuracy": None}
+    assert describe_cuts(same) == "The same 2 images, cut as their table says: MAE 4.00 years, exact age group 0.750"
+
+
+def test_table_without_labels_is_an_error(my_table):
+    my_table.write_text("genders,ages,img_paths,split,margin\n,,a.png,test,0.4\n1,20,b.png,train,0.4\n")
+    with pytest.raises(UserError, match=r"none of the 1 rows of .*my\.csv, test has a known age or gender"):
+        evaluate(FakeEstimator(), str(my_table))
+    assert evaluate(FakeEstimator(), str(my_table), split="all")[0]["images"] == 2
+
+
+def test_ranges_of_ages(my_table, tmp_path):
+    header = "genders,ages,age_min,age_max,img_paths,split,margin,ethnicity"
+    my_table.write_text(
+        f"{header}\n1,,40,49,a.png,test,0.4,Black\n0,44,,,b.png,test,0.4,White\n1,,20,29,c.png,test,0.4,\n"
+    )
+    report, lines = evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")  # predicted is 40 and male
+    assert report["mae"] == 4
+    assert report["group_accuracy"] == pytest.approx(2 / 3)
+    assert report["within_one_group"] == pytest.approx(2 / 3)
+    assert report["worst_ethnicity"]["group"] == "White"
+    assert "Exact age group: 0.667 (of 3)" in lines
+    predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert predictions["true_age_min"].tolist()[::2] == [40, 20]
+    assert predictions["true_age_max"].isna().tolist() == [False, True, False]
+    assert (tmp_path / "out" / "confusion_matrix.png").stat().st_size > 1000
+
+
+def test_only_ranges_make_no_plots_of_ages(my_table, tmp_path):
+    my_table.write_text("genders,age_min,age_max,img_paths,split,margin\n1,40,49,a.png,test,0.4\n")
+    evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["confusion_matrix.png"]

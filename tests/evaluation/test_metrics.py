@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from src.evaluation import metrics
+from src.evaluation.age_groups import FAIRFACE
 
 NAN = float("nan")
 
@@ -52,15 +53,17 @@ def test_called_adult():
     assert metrics.called_adult(true, predicted, below=10) == 0.0
 
 
-def test_age_groups_are_half_open():
-    ages = [0, 2.99, 3, 9.5, 10, 19, 20, 69.9, 70, 100, 116, NAN, -1]
-    assert metrics.age_group_index(ages).tolist() == [0, 0, 1, 1, 2, 2, 3, 7, 8, 8, 8, -1, -1]
-    assert len(metrics.AGE_GROUPS) == len(metrics.AGE_GROUP_STARTS)
+def test_group_accuracy():
+    # true 20-29: predicted 10-19 near, 3-9 far; true 70+: 60-69 near, 70+ exact; unknown does not count
+    true, predicted = [3, 3, 8, 8, -1], [2, 1, 7, 8, 1]
+    assert metrics.group_accuracy(true, predicted) == 0.25
+    assert metrics.group_accuracy(true, predicted, tolerance=1) == 0.75
+    assert math.isnan(metrics.group_accuracy([-1], [2]))
 
 
-def test_within_one_group():
-    # true 20-29: predicted 15 (10-19) near, 9 (3-9) far; true 70+: 61 near; unknown does not count
-    assert metrics.within_one_group([3, 3, 8, -1], [15, 9, 61, 5]) == pytest.approx(2 / 3)
+def test_confusion_matrix():
+    matrix = metrics.confusion_matrix([0, 0, 2, -1, 0], [0, 1, 2, 2, 1], 3)
+    assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_reliability_and_calibration_by_hand():
@@ -89,13 +92,18 @@ def test_table_by_group():
             "male_probability": [0.2, 0.3, 0.8, 0.9],
         }
     )
-    table = metrics.table_by_group(predictions, metrics.age_group_index(predictions.age), metrics.AGE_GROUPS)
+    table = metrics.table_by_group(predictions, FAIRFACE.nearest(predictions.age), FAIRFACE.names)
     assert table.group.tolist() == ["0-2", "3-9", "all"]
     assert table.n.tolist() == [1, 2, 3]
     assert table.mae.tolist() == pytest.approx([1, 5, 11 / 3])
     assert table.bias.tolist() == pytest.approx([1, 5, 11 / 3])
     assert table.cs5.tolist() == pytest.approx([1, 0.5, 2 / 3])
     assert table.gender_accuracy.tolist() == [1, 0, 0.5]
+    assert table.group_accuracy.isna().all()
+    grouped = predictions.assign(age_group=[0, 1, 1, -1], predicted_group=[0, 1, 2, 4])
+    table = metrics.table_by_group(grouped, grouped.age_group, FAIRFACE.names)
+    assert table.group_accuracy.tolist() == pytest.approx([1, 0.5, 2 / 3])
+    assert table.within_one_group.tolist() == [1, 1, 1]
 
 
 def test_table_of_rows_without_an_age():

@@ -37,9 +37,23 @@ def test_error_histogram_counts_whole_years():
     assert texts(axes) == (
         "Errors against true age\nn = 3, MAE 1.27 years, CS@5 1.000",
         "predicted age - true age (years)",
-        "pictures per year of error",
+        "images per year of error",
     )
     assert axes.get_legend().get_texts()[0].get_text() == "mean error +1.00 years"
+
+
+def test_confusion_shows_percentages_of_each_true_group():
+    figure = plots.plot_confusion(["0-2", "3-9", "10+"], [[3, 1, 0], [0, 0, 0], [0, 0, 5]])
+    axes = figure.axes[0]
+    assert axes.get_title() == "Age groups, % of each true group\nn = 9, exact 0.889"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0-2", "3-9", "10+"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0-2  (n = 4)", "3-9  (n = 0)", "10+  (n = 5)"]
+    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
+        ((0, 0), "75"),
+        ((1, 0), "25"),
+        ((2, 2), "100"),
+    ]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 1]])
 
 
 def test_age_histograms_by_database_and_gender():

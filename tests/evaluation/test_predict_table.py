@@ -64,7 +64,7 @@ def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
 
 
 def test_margin_of_the_weights_above_that_of_the_pictures():
-    with pytest.raises(UserError, match=r"at least 0.4, .* margin 0.1"):
+    with pytest.raises(UserError, match=r"margin >= 0.4, that of the weights, got face crops with margin 0.1"):
         predict_table(FakeEstimator(margin=0.4), table_of(["face.png"], margin=0.1))
 
 
@@ -78,6 +78,23 @@ def test_whole_photographs_are_detected_and_cut(tmp_path):
     outcome = predict_table(FakeEstimator(margin=0.5), table, detector=CentreDetector())
     assert outcome.predictions["predicted_age"].tolist() == [60]
     assert outcome.faceless == [str(tmp_path / "nobody.png")]
+
+
+def test_faces_are_searched_for_in_crops_too_and_compared_with_the_tables(tmp_path):
+    # The detector finds 8 x 8 pixels in the middle. Of a crop of 16 x 16 with margin 0.5 that is just the face; of one
+    # with margin 0 it is a quarter; the third crop's face is said to be elsewhere, and the fourth shows none.
+    write_faces(tmp_path, [20, 30, 40])
+    write_image(tmp_path / "nobody.png", np.zeros((16, 16, 3), np.uint8))
+    paths = [*(tmp_path / f"{index:03d}.png" for index in range(3)), tmp_path / "nobody.png", tmp_path / "000.png"]
+    table = table_of(paths, margin=[0.5, 0.0, 0.0, 0.5, NAN])
+    boxes = pd.DataFrame([[NAN] * 4] * 2 + [[0, 0, 4, 4]] + [[NAN] * 4] * 2, columns=["left", "top", "right", "bottom"])
+    table = pd.concat([table, boxes], axis=1)
+    outcome = predict_table(FakeEstimator(margin=0.25), table, detector=CentreDetector(), detect=True)
+    assert outcome.predictions["predicted_age"].tolist() == [20, 30, 40, 20]
+    assert outcome.faceless == [str(tmp_path / "nobody.png")]
+    assert outcome.detections["boxes"].tolist() == [1, 1, 1, 0, 1]
+    np.testing.assert_array_equal(outcome.detections["overlap"], [1, 0.25, 0, 0, NAN])
+    assert predict_table(FakeEstimator(margin=0), table_of(paths[:1])).detections.empty
 
 
 def test_real_photographs_with_the_real_detector():
@@ -113,12 +130,12 @@ def test_faces_are_resized_as_the_weights_want(how, age, tmp_path):
 
 
 def test_nothing_left_fails(tmp_path):
-    with pytest.raises(JobError, match="none of 1 pictures gave an answer: 1 could not be read"):
+    with pytest.raises(JobError, match="none of 1 images got a prediction: 1 could not be read"):
         predict_table(FakeEstimator(), table_of([tmp_path / "missing.png"]))
 
 
 def test_batch_size_must_be_positive():
-    with pytest.raises(UserError, match="at least 1, received 0"):
+    with pytest.raises(UserError, match="--batch_size must be >= 1, got 0"):
         predict_table(FakeEstimator(batch_size=0), table_of(["face.png"]))
 
 

@@ -4,9 +4,11 @@ import pandas as pd
 import pytest
 
 from src.evaluation.predict_table import Outcome, Skipped
-from src.evaluation.report import format_report, format_table, named, number, summarise, write_files
+from src.evaluation.report import format_report, format_table, named, number, write_files
+from src.evaluation.summary import summarise
 
 NAN = float("nan")
+NO_DETECTION = pd.DataFrame({"boxes": [], "overlap": []})
 
 
 @pytest.fixture
@@ -24,14 +26,34 @@ def outcome():
             "gender": [0, 1, NAN, 1],
             "predicted_age": [7.0, 22.0, 57.0, 33.0],
             "male_probability": [0.1, 0.45, 0.8, 0.95],
+            "ethnicity": ["White", "Other", "", ""],
         }
     )
-    return Outcome(predictions, [Skipped("/d/broken.jpg", "the file is empty")], ["/d/landscape.jpg"])
+    return Outcome(predictions, [Skipped("/d/broken.jpg", "the file is empty")], ["/d/landscape.jpg"], NO_DETECTION)
+
+
+@pytest.fixture
+def ranges():
+    """FairFace's groups 0-2, 3-9, 10-19, 20-29, 70+ and one age; the detector missed one face and one box was off."""
+    predictions = pd.DataFrame(
+        {
+            "path": list("abcdef"),
+            "age": [NAN, NAN, NAN, NAN, NAN, 44],
+            "age_min": [0, 3, 10, 20, 70, NAN],
+            "age_max": [2, 9, 19, 29, 100, NAN],
+            "gender": [1, 0, 1, 0, 0, NAN],
+            "predicted_age": [25.0, 5.0, 31.0, 33.0, 75.0, 45.0],
+            "male_probability": [0.9, 0.8, 0.7, 0.2, 0.6, 0.5],
+            "ethnicity": ["Black", "Black", "Indian", "Black", "Black", ""],
+        }
+    )
+    overlaps = {"boxes": [1.0, 2, 1, 1, 1, 1, 0, 1], "overlap": [0.8, 0.7, 0.6, 0.5, 0.9, 0.2, 0, NAN]}
+    return Outcome(predictions, [], ["g"], pd.DataFrame(overlaps))
 
 
 def test_figures_by_hand(outcome):
     report = summarise(outcome)
-    assert (report["pictures"], report["ages"], report["genders"]) == (4, 3, 3)
+    assert (report["images"], report["ages"], report["genders"]) == (4, 3, 3)
     assert report["mae"] == pytest.approx(16 / 3)
     assert report["bias"] == pytest.approx(8 / 3)
     assert report["cs5"] == pytest.approx(2 / 3)
@@ -58,7 +80,7 @@ def test_tables_by_hand(outcome):
 
 def test_tables_without_rows_are_left_out(outcome):
     photographs = outcome.predictions[3:]
-    report = summarise(Outcome(photographs, [], []))
+    report = summarise(Outcome(photographs, [], [], NO_DETECTION))
     assert list(report["tables"]) == ["gender", "confidence in the gender"]
     assert report["mae"] is None
     lines = format_report(report)
@@ -68,7 +90,7 @@ def test_tables_without_rows_are_left_out(outcome):
 
 def test_report_of_ages_only(outcome):
     ages_only = outcome.predictions[2:3]
-    lines = format_report(summarise(Outcome(ages_only, [], [])))
+    lines = format_report(summarise(Outcome(ages_only, [], [], NO_DETECTION)))
     assert "confidence in the gender: no row" in lines
     assert "Gender accuracy: -" in lines
 
@@ -76,7 +98,7 @@ def test_report_of_ages_only(outcome):
 def test_text(outcome):
     lines = format_report(summarise(outcome))
     assert lines[:8] == [
-        "Pictures: 4 (3 with a known age, 3 with a gender)",
+        "Images: 4 (3 with a known age, 3 with a gender)",
         "MAE: 5.33 years",
         "Mean error: +2.67 years",
         "CS@5: 0.667",
@@ -90,6 +112,65 @@ def test_text(outcome):
         "  /d/broken.jpg: the file is empty",
         "Skipped, no face found: 1",
         "  /d/landscape.jpg",
+    ]
+
+
+def test_ranges_count_in_groups_and_never_in_years(ranges):
+    report = summarise(ranges)
+    assert (report["ages"], report["age_ranges"], report["grouped"]) == (1, 5, 6)
+    assert report["mae"] == 1  # of the one age
+    # 0-2 -> 20-29, 3-9 -> 3-9, 10-19 -> 30-39, 20-29 -> 30-39, 70+ -> 70+, 44 -> 40-49
+    assert report["group_accuracy"] == 0.5
+    assert report["within_one_group"] == pytest.approx(4 / 6)
+    assert (report["young_children"], report["young_children_called_adult"]) == (2, 0.5)
+    assert report["minors"] == 2  # those of 10-19 may be 18 or 19
+    assert report["gender_accuracy"] == pytest.approx(3 / 5)
+    assert (report["genders_from_20"], report["gender_accuracy_from_20"]) == (2, 0.5)
+    assert report["worst_ethnicity"] == {"group": "Black", "n": 4, "gender_accuracy": 0.5}
+    assert report["confusion"]["groups"] == ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+"]
+    counts = report["confusion"]["counts"]
+    assert [(row, line.index(1)) for row, line in enumerate(counts) if any(line)] == [
+        (0, 3),
+        (1, 1),
+        (2, 4),
+        (3, 4),
+        (5, 5),
+        (8, 8),
+    ]
+    by_age = {row["group"]: row for row in report["tables"]["age group"]}
+    assert by_age["20-29"] == {
+        "group": "20-29",
+        "n": 1,
+        "mae": None,
+        "bias": None,
+        "cs5": None,
+        "group_accuracy": 0,
+        "within_one_group": 1,
+        "gender_accuracy": 1,
+    }
+    assert [row["group"] for row in report["tables"]["ethnicity"]] == ["Black", "Indian", "all"]
+
+
+def test_detection(ranges):
+    detection = summarise(ranges)["detection"]
+    assert detection["images"] == 8
+    assert detection["with_a_box"] == 7
+    assert (detection["known"], detection["on_face"]) == (7, 5)
+    assert detection["found"] == pytest.approx(5 / 7)
+    assert detection["other_boxes_per_image"] == pytest.approx(2 / 7)  # the second box of one, the one that is off
+
+
+def test_text_of_groups_and_detection(ranges):
+    lines = format_report(summarise(ranges))
+    assert lines[0] == "Images: 6 (1 with a known age, 5 with a range of ages, 5 with a gender)"
+    assert lines[8:15] == [
+        "Exact age group: 0.500 (of 6)",
+        "Within one age group: 0.667",
+        "Gender accuracy from 20 years: 0.500 (of 2)",
+        "Gender accuracy, worst ethnicity: 0.500 (Black)",
+        "Faces found: 0.875 (of 8)",
+        "Faces found on the face: 0.714 (of 7)",
+        "Other boxes per image: 0.286",
     ]
 
 
