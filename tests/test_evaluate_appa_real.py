@@ -23,7 +23,7 @@ def test_full_pass(tmp_path):
         mae = (predictions["predicted_age"] - predictions[true]).abs().mean()
         assert float(line.split()[-1]) == pytest.approx(mae, abs=0.011)
     assert third.startswith("Model: tiny.hdf5: MobileNetV2, 32 pixels, margin 0.2, averaged over mirror images")
-    assert "Pictures: 6" in rest
+    assert "Images: 6" in rest
     assert "Skipped, not readable: 0" in rest
     assert any(line.startswith("Epsilon-error: ") for line in rest)
 
