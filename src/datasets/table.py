@@ -20,6 +20,7 @@ and, from some sources:
 import difflib
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
