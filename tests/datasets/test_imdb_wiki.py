@@ -2,10 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from imdb_wiki_files import serial_day, write_imdb_wiki
+from matlab_v73 import write_v73
 from scipy.io import loadmat
 
 from src.cli import UserError
 from src.datasets import imdb_wiki
+from src.datasets.matlab import load_mat
 
 # MATLAB's `datenum` of 10 May 1899 (the first entry of the real imdb.mat) and of 1 January 1950.
 BORN_1899, BORN_1950 = 693726, 712224
@@ -97,6 +99,17 @@ def test_create_db_writes_the_rows_that_break_no_rule(database):
     assert [line.split()[0] for line in lines] == ["14", "3", "1", "4", "2", "6"]
     assert "face score below 1" in lines[1]
     assert [path.name for path in (database / "meta").iterdir()] == ["imdb.csv"]
+
+
+def test_matlab_73_files_are_read_alike(database):
+    imdb_wiki.create_db("imdb", 1.0, database)
+    table = (database / "meta" / "imdb.csv").read_bytes()
+    path = database / "data" / "imdb_crop" / "imdb.mat"
+    content = load_mat(path)
+    path.unlink()
+    write_v73(path, content)
+    imdb_wiki.create_db("imdb", 1.0, database)
+    assert (database / "meta" / "imdb.csv").read_bytes() == table
 
 
 def test_min_score_decides(database):

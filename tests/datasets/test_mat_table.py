@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matlab_v73 import write_v73
 from scipy.io import loadmat, savemat
 
 from src.cli import UserError
@@ -35,6 +36,19 @@ def test_original_utkface_file_is_converted(tmp_path):
         np.testing.assert_array_equal(image, bgr[:, :, ::-1])
         assert image.flags.c_contiguous
         assert image.dtype == np.uint8
+
+
+def test_matlab_73_files_are_read_alike(tmp_path):
+    content = original(
+        gender=np.array([[0, 1, 1, 0, 1]]), age=np.array([[5, 116, 30, 40, 0]]), img_size=np.array([[8]])
+    )
+    savemat(tmp_path / "five.mat", content)
+    write_v73(tmp_path / "seven.mat", content | {"db": np.array(["utk"]), "min_score": np.array([[-1.0]])})
+    (five, db), (seven, same) = read_mat(tmp_path / "five.mat"), read_mat(tmp_path / "seven.mat")
+    assert db == same == "utk"
+    columns = ["gender", "age", "split"]
+    pd.testing.assert_frame_equal(seven[columns], five[columns])
+    np.testing.assert_array_equal(np.stack(seven["image"]), np.stack(five["image"]))
 
 
 def test_original_imdb_file_keeps_its_gender_order(tmp_path):
