@@ -1,4 +1,4 @@
-"""`export.py` as a user runs it, and the README's lines for every runtime."""
+"""`export.py` as a user runs it, and the lines of `docs/export.md` for every runtime."""
 
 import contextlib
 import io
@@ -16,14 +16,14 @@ from src.inference.estimator import AgeGenderEstimator
 from src.models import weights
 from src.models.export import FORMATS
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 OUTPUTS = {"onnx": "age_gender.onnx", "litert": "age_gender.tflite", "openvino": "age_gender.xml"}
 OUTPUTS["saved_model"] = "age_gender"
 
 
-def readme_block(text: str) -> str:
-    """The block of Python in the README that holds a text."""
-    (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if text in block]
+def page_block(text: str) -> str:
+    """The block of Python in the page that holds a text."""
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if text in block]
     return block
 
 
@@ -45,8 +45,8 @@ def test_mistakes_are_one_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_readme_lines_of_each_runtime(form, tmp_path, monkeypatch):
-    assert f"python export.py --format {form} -o {OUTPUTS[form]}\n" in README
+def test_documented_lines_of_each_runtime(form, tmp_path, monkeypatch):
+    assert f"python export.py --format {form} -o {OUTPUTS[form]}\n" in PAGE
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "samples", "samples")
     result = run_script("export.py", "--format", form, "-o", OUTPUTS[form])
@@ -55,8 +55,8 @@ def test_readme_lines_of_each_runtime(form, tmp_path, monkeypatch):
     assert result.stdout.startswith(f"{OUTPUTS[form]}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}")
     names = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(readme_block("faces = resize("), names)
-        exec(readme_block(f'"{OUTPUTS[form]}"'), names)
+        exec(page_block("faces = resize("), names)
+        exec(page_block(f'"{OUTPUTS[form]}"'), names)
     estimator = AgeGenderEstimator.load()
     face = crop_box(read_image(ROOT / "samples" / "grace_hopper.jpg"), (161, 137, 377, 353), estimator.margin)
     (age,), (male,) = estimator.predict([face])

@@ -15,8 +15,6 @@ from src.models.factory import get_model
 from src.models.weights.info import WeightsInfo
 from src.models.weights.store import save_weights
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
 
 def reading_model(size: tuple[int, int] = (4, 4)) -> keras.Model:
     """Gender and age heads that only read the colour of the picture: red says class 0, blue class 1 and the age."""
@@ -163,18 +161,24 @@ def test_whole_photograph_with_the_real_detector():
     assert estimator().predict_picture(face(9, 9, 9, 50, 50)) == []
 
 
-def readme_blocks() -> list[str]:
-    """The Python of the README's section for library users."""
-    section = README.split("## From Python")[1].split("\n## ")[0]
+def python_blocks(page: str) -> list[str]:
+    """The Python of a page's section for library users."""
+    section = (ROOT / page).read_text(encoding="utf-8").split("## From Python")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
-def test_readme_shows_what_works():
-    picture, faces = readme_blocks()
-    script = f"{picture}\nassert face.gender in 'FM'\n{faces}\nassert ages.shape == male_probability.shape == (1,)"
+def test_documentation_shows_what_works():
+    (short,) = python_blocks("README.md")
+    image, faces = python_blocks("docs/demo.md")
+    script = (
+        f"{short}\ndel face\n{image}\nassert face.gender in 'FM'\n"
+        f"{faces}\nassert ages.shape == male_probability.shape == (1,)"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\(\d+, \d+, \d+, \d+\) \d+ years, [FM], \d.\d\d male", done.stdout)
+    first, second = done.stdout.splitlines()
+    assert re.fullmatch(r"\(\d+, \d+, \d+, \d+\) \d+ years, [FM], \d.\d\d male", first)
+    assert first == second
 
 
 def test_batches_do_not_change_the_answer():
