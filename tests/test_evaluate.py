@@ -56,8 +56,8 @@ def test_weights_of_a_wider_margin_are_one_line(tmp_path, my_table):
     result = run_script("evaluate.py", "--weight_file", wide, "--db", my_table)
     assert result.returncode == 2
     line = error_line(result)
-    assert line.startswith("error: the images must have a margin >= 0.6, that of the weights")
-    assert "margin 0.4" in line
+    assert line.startswith("error: the margin of the weights must be in 0..0.4, the margin of face crops such as ")
+    assert ", got 0.6;" in line
 
 
 def test_help_answers_at_once():

@@ -6,7 +6,7 @@ from src.datasets.appa_real import load as load_appa_real
 from src.datasets.cropping import CropSettings, crop_folder
 from src.datasets.imdb_wiki import create_db as create_imdb_wiki
 from src.datasets.label_checks import BLUE, GREY, ORANGE, new_figure
-from src.datasets.table import load_table, require_crops
+from src.datasets.table import load_table, require_crops, require_margin
 from src.datasets.utkface import create_db as create_utkface
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "load_table",
     "new_figure",
     "require_crops",
+    "require_margin",
 ]

@@ -13,7 +13,7 @@ from src.datasets.crop_journal import Record
 from src.datasets.csv_table import read_csv
 from src.datasets.image_files import locate
 from src.datasets.splits import content_split_without_test
-from src.datasets.table import NAMES, load_table
+from src.datasets.table import NAMES, load_table, require_margin
 from src.images import BOX_COLUMNS, list_images
 from src.labels import AGE_RANGE_COLUMNS
 
@@ -68,13 +68,7 @@ def read_photographs(labels: str, input_dir: Path, margin: float) -> tuple[list[
         UserError: a wrong table, none of its pictures exists, or they are no photographs below `input_dir`.
     """
     table = _load(labels, input_dir)
-    too_small = table["margin"] < margin
-    if too_small.any():
-        example = table[too_small].iloc[0]
-        raise UserError(
-            f"expected whole photographs, received {too_small.sum():,} face crops of margin {example['margin']:g} such"
-            f" as {example['path']}: they cannot give the margin {margin:g}"
-        )
+    require_margin(table, margin, "--margin")
     table["name"] = _names(table["path"], input_dir)
     if not any(map(os.path.isfile, table["path"])):
         received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"

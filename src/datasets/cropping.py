@@ -9,7 +9,6 @@ The folder of the crops then holds
 """
 
 import errno
-import math
 import os
 import sys
 from collections import Counter
@@ -36,11 +35,11 @@ from src.datasets.crop_tables import (
 from src.datasets.csv_table import write_csv
 from src.files import file_sha256
 from src.images import (
-    LARGEST_MARGIN,
     THRESHOLD,
     Box,
     FaceDetector,
     ImageError,
+    check_margin,
     crop_box,
     find_main_face,
     grow_box,
@@ -160,8 +159,7 @@ def cut_face(image: np.ndarray, box: Box, margin: float, max_side: int) -> tuple
 
 
 def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
-    if not (math.isfinite(settings.margin) and 0 <= settings.margin <= LARGEST_MARGIN):
-        raise UserError(f"expected --margin between 0 and {LARGEST_MARGIN:g}, received {settings.margin:g}; try 0.4")
+    check_margin(settings.margin)
     if settings.max_side < 1:
         raise UserError(f"expected --max_side of 1 pixel or more, received {settings.max_side}")
     if not input_dir.is_dir():

@@ -39,7 +39,7 @@ from src.files import file_sha256, map_threads
 from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS
 
-__all__ = ["NAMES", "content_split", "load_table", "require_crops"]
+__all__ = ["NAMES", "content_split", "load_table", "require_crops", "require_margin"]
 
 NAMES = ("imdb", "wiki", "utkface", "aaf", "aaf_val", "appa_real", "fairface", "adience")
 SPLIT_WAYS = ("person", "random")
@@ -105,6 +105,26 @@ def require_crops(table: pd.DataFrame) -> None:
         raise UserError(
             f"training needs face crops, got {whole.sum():,} whole photos such as {example}: cut the faces out with"
             " `python crop_faces.py -i FOLDER -o FOLDER --margin 0.4` and train on the table that it writes"
+        )
+
+
+def require_margin(table: pd.DataFrame, margin: float, name: str) -> None:
+    """Refuse a margin that the face crops of a table lack; whole photos can be cut with any.
+
+    Args:
+        table: Column `margin`: NaN for whole photos.
+        margin: The margin that faces shall be cut with.
+        name: What to call it.
+
+    Raises:
+        UserError: Names both margins.
+    """
+    smallest = table["margin"].min()
+    if margin < 0 or margin > smallest:
+        example = table.loc[table["margin"].idxmin(), "path"]
+        raise UserError(
+            f"{name} must be in 0..{smallest:g}, the margin of face crops such as {example}, got {margin:g};"
+            " crop_faces.py cuts photos with a larger margin"
         )
 
 

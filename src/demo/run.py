@@ -13,7 +13,7 @@ from src.demo.live import run_live
 from src.demo.sources import VideoSource
 from src.demo.video import run_video_to_files
 from src.demo.window import Window, check_display
-from src.images import LARGEST_MARGIN, MAX_SIDE, THRESHOLD, FaceDetector
+from src.images import MAX_SIDE, THRESHOLD, FaceDetector, check_margin
 from src.inference import Predictor
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def run_demo(
         JobError: it failed on the way.
         OSError: results cannot be written.
     """
-    check_margin(margin)
+    if margin is not None:
+        check_margin(margin)
     if output_dir is None and (skip_existing or json):
         raise UserError("expected --output_dir with --skip_existing or --json, received none; give --output_dir FOLDER")
     if max_side < SMALLEST_SIDE:
@@ -79,13 +80,6 @@ def load_estimator(weight_file: str | None) -> "AgeGenderEstimator":
     estimator = AgeGenderEstimator.load(weight_file)
     print(estimator.describe(), flush=True)
     return estimator
-
-
-def check_margin(margin: float | None) -> None:
-    """Raises a UserError for a margin that no model can have been trained with."""
-    if margin is not None and not (math.isfinite(margin) and 0 <= margin <= LARGEST_MARGIN):
-        limits = f"between 0 and {LARGEST_MARGIN:g}"
-        raise UserError(f"expected --margin {limits}, received {margin:g}; leave it out to use the weights' own")
 
 
 def choose_margin(asked: float | None, own: float) -> float:

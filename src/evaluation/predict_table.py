@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from src.cli import JobError, Progress, UserError
+from src.datasets import require_margin
 from src.files import map_ahead
 from src.images import (
     BOX_COLUMNS,
@@ -22,7 +23,7 @@ from src.images import (
     crop_to_margin,
     cut_faces,
     face_region,
-    main_face,
+    find_main_face,
     read_image,
     resize,
     shared_area,
@@ -78,7 +79,8 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
     """Estimate age and gender of every image of a table.
 
     Images are read and cut in a pool of threads while the network runs. Face crops are cut from the margin that the
-    table says to that of the weights, as in training; in photos (margin NaN) the main face is detected and cut.
+    table says to that of the weights, as in training; in photos (margin NaN) the main face is detected
+    and cut, or the largest where none is clearly the main one.
 
     Args:
         estimator: Its `info` says margin and input size; its `batch_size`, how many faces it takes at once.
@@ -93,7 +95,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
     if estimator.batch_size < 1:
         raise UserError(f"--batch_size must be >= 1, got {estimator.batch_size}")
     searched = table["margin"].isna() | detect
-    check_margins(table[~searched], estimator.info.margin)
+    require_margin(table[~searched], estimator.info.margin, "the margin of the weights")
     if detector is None and searched.any():
         from src.images import FaceDetector
 
@@ -107,19 +109,6 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
     if outcome.predictions.empty:
         raise JobError(_nothing_left(outcome, len(table)))
     return outcome
-
-
-def check_margins(table: pd.DataFrame, margin: float) -> None:
-    """Require face crops of at least a margin; photos can be cut with any.
-
-    Raises:
-        UserError: names both margins.
-    """
-    if (table["margin"] < margin).any():
-        raise UserError(
-            f"the images must have a margin >= {margin:g}, that of the weights, got face crops with margin"
-            f" {table['margin'].min():g}: choose weights of a smaller margin or images with a wider one"
-        )
 
 
 def _boxes(table: pd.DataFrame) -> list[Box | None]:
@@ -140,14 +129,14 @@ def _prepare_face(
             return Skipped(path, str(error))
     if not searched:
         return Prepared(resize(crop_to_margin(image, margin, info.margin, box), info.img_size, info.resize))
-    faces = detector.detect(image)
-    found = main_face(faces, image)
+    boxes = [face.box for face in detector.detect(image)]
     known = None if np.isnan(margin) else face_region(image.shape[:2], margin, 0, box)
-    if found is None:
-        return Prepared(None, len(faces), math.nan if known is None else 0.0)
+    if not boxes:
+        return Prepared(None, 0, math.nan if known is None else 0.0)
+    found = find_main_face(boxes, image.shape[:2]) or boxes[0]
     (face,) = cut_faces(image, [found], info.margin, info.resize)
     face = resize(face, info.img_size, info.resize)
-    return Prepared(face, len(faces), math.nan if known is None else _overlap(found, known))
+    return Prepared(face, len(boxes), math.nan if known is None else _overlap(found, known))
 
 
 def _overlap(box: Box, other: Box) -> float:

@@ -2,9 +2,10 @@
 
 from src.images.boxes import (
     BOX_COLUMNS,
-    LARGEST_MARGIN,
+    MAX_MARGIN,
     Box,
     box_area,
+    check_margin,
     crop_box,
     crop_to_margin,
     cut_faces,
@@ -12,7 +13,7 @@ from src.images.boxes import (
     grow_box,
     shared_area,
 )
-from src.images.detector import MAX_SIDE, THRESHOLD, Face, FaceDetector, find_main_face, main_face
+from src.images.detector import MAX_SIDE, THRESHOLD, Face, FaceDetector, find_main_face
 from src.images.io import (
     EXTENSIONS,
     ImageError,
@@ -26,7 +27,7 @@ from src.images.io import (
 __all__ = [
     "BOX_COLUMNS",
     "EXTENSIONS",
-    "LARGEST_MARGIN",
+    "MAX_MARGIN",
     "MAX_SIDE",
     "THRESHOLD",
     "Box",
@@ -34,6 +35,7 @@ __all__ = [
     "FaceDetector",
     "ImageError",
     "box_area",
+    "check_margin",
     "crop_box",
     "crop_to_margin",
     "cut_faces",
@@ -41,7 +43,6 @@ __all__ = [
     "find_main_face",
     "grow_box",
     "list_images",
-    "main_face",
     "read_at_least",
     "read_image",
     "resize",

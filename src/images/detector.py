@@ -1,8 +1,8 @@
 """Face boxes by dlib's HOG detector (Dalal & Triggs 2005; King, arXiv 1502.00046)."""
 
 import threading
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -108,36 +108,21 @@ def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def main_face(faces: Iterable[Any], image: np.ndarray) -> Box | None:
-    """The box of the face that a photograph is about: large, and near the middle.
+def find_main_face(boxes: Sequence[Box], size: tuple[int, int]) -> Box | None:
+    """Choose the face that a photo is about: the one at its centre, else one twice as wide as every other.
+
+    At the centre is the face whose middle is nearest to that of the photo, measured in its own widths and heights (so
+    that a large one is nearer than a small one), if it covers the middle of the photo.
 
     Args:
-        faces: What `FaceDetector.detect` returns.
-        image: The photograph, `(height, width, 3)`.
+        boxes: The largest first, as `FaceDetector.detect` returns them.
+        size: Height and width of the photo, pixels.
 
     Returns:
-        The box for which (mean side - distance from its centre to the picture's) is greatest; None without a face.
+        One of the boxes; None where there is none, or several and none is clearly the main one.
     """
-    height, width = image.shape[:2]
-
-    def prominence(box: Box) -> float:
-        left, top, right, bottom = box
-        off_centre = np.hypot((left + right - width) / 2, (top + bottom - height) / 2)
-        return (right - left + bottom - top) / 2 - off_centre
-
-    return max((face.box for face in faces), key=prominence, default=None)
-
-
-def find_main_face(boxes: Sequence[Box], size: tuple[int, int]) -> Box | None:
-    """The face at the centre of a photograph, else one that is twice as wide as every other.
-
-    At the centre is the face whose middle is nearest to the photograph's, measured in its own widths and heights (so
-    that a large one is nearer than a small one), if it covers the middle of the photograph.
-
-    Args:
-        boxes: Two or more, the largest first.
-        size: Height and width of the photograph, pixels.
-    """
+    if len(boxes) < 2:
+        return boxes[0] if boxes else None
     nearest = min(boxes, key=lambda box: np.hypot(*_off_centre(box, size)))
     if max(_off_centre(nearest, size)) <= 0.5:
         return nearest
@@ -146,7 +131,7 @@ def find_main_face(boxes: Sequence[Box], size: tuple[int, int]) -> Box | None:
 
 
 def _off_centre(box: Box, size: tuple[int, int]) -> tuple[float, float]:
-    """How far the box lies off the centre of the photograph, in box widths and box heights."""
+    """Measure how far a box lies off the centre of the photo, in box widths and box heights."""
     left, top, right, bottom = box
     height, width = size
     return abs(left + right - width) / 2 / (right - left), abs(top + bottom - height) / 2 / (bottom - top)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src import images
-from src.cli import UserError
+from src.datasets import require_crops, require_margin
 from src.training import augmentation, targets
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.mixup import apply_mixup, draw_mixup, mix_weights
@@ -54,7 +54,8 @@ class BatchMaker:
         self.names = table["path"].to_numpy(dtype=object)
         self.arrays = table["image"].to_numpy(dtype=object) if "image" in table else None
         self.margins = table["margin"].to_numpy(dtype=np.float64)
-        check_margin(self.margins, margin)
+        require_crops(table)
+        require_margin(table, margin, "data.margin")
         self.boxes = table[images.BOX_COLUMNS].to_numpy(dtype=np.float64) if images.BOX_COLUMNS[0] in table else None
         self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last epoch's order of rows
         target = target or TargetConfig()
@@ -163,20 +164,3 @@ class BatchMaker:
             return images.read_image(self.names[row])
         cut_away = (1 + 2 * self.margins[row]) / (1 + 2 * self.margin)
         return images.read_at_least(self.names[row], 1.25 * self.img_size * cut_away)
-
-
-def check_margin(margins: np.ndarray, margin: float) -> None:
-    """Refuses a model margin that the pictures do not have.
-
-    Raises:
-        UserError: names both margins.
-    """
-    if np.isnan(margins).any():
-        raise UserError(
-            "expected pictures of faces, received whole photographs (no margin); cut them with crop_faces.py first"
-        )
-    if len(margins) and margin > margins.min():
-        raise UserError(
-            f"expected a model margin of at most {margins.min():g}, which is what the pictures come with, received"
-            f" {margin:g}; set data.margin={margins.min():g} or less"
-        )

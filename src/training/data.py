@@ -37,7 +37,7 @@ def make_sequences(
         if part.empty:
             raise UserError(f"expected pictures for {split} in {', '.join(table_names(cfg))}, received none; add rows")
         datasets.require_crops(part)
-    margin = choose_margin(cfg.data.margin, pd.concat(parts.values())["margin"])
+    margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
     for split, part in parts.items():
         parts[split] = _drop_and_report(part, split, group)
         columns = [name for name in ("gender", "age", *AGE_RANGE_COLUMNS) if name in parts[split]]
@@ -129,20 +129,15 @@ def unreadable_reason(path: str) -> str | None:
     return None
 
 
-def choose_margin(margin: float | None, margins: pd.Series) -> float:
-    """The configured margin, or the smallest of the tables.
+def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
+    """The configured margin, or the smallest of the table.
 
     Raises:
-        UserError: the configured margin is negative or above a table's.
+        UserError: the configured margin is negative or above the table's.
     """
-    smallest = float(margins.min())
     if margin is None:
-        return smallest
-    if not 0 <= margin <= smallest:
-        raise UserError(
-            f"expected data.margin in 0..{smallest:g}, the margin that the pictures come with, received {margin:g}; "
-            "leave data.margin out, or crop the photographs with a larger margin (crop_faces.py)"
-        )
+        return float(table["margin"].min())
+    datasets.require_margin(table, margin, "data.margin")
     return float(margin)
 
 

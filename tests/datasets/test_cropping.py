@@ -13,7 +13,7 @@ from src.datasets import cropping
 from src.datasets.cropping import CropSettings, choose_faces, crop_folder, cut_face
 from src.datasets.csv_table import read_csv
 from src.datasets.table import load_table
-from src.images.detector import Face, FaceDetector, find_main_face
+from src.images.detector import Face, FaceDetector
 from src.images.io import read_image, write_image
 
 SAMPLES = ROOT / "samples"
@@ -161,15 +161,6 @@ def test_choose_faces():
         [],
         "several faces, none clearly the main one",
     )
-
-
-def test_the_main_face_is_at_the_centre_or_twice_as_wide():
-    size = (200, 200)
-    beside, central = (90, 0, 250, 160), (60, 60, 180, 180)  # both cover the centre: 0.44 and 0.17 faces off
-    assert find_main_face([beside, central], size) == central
-    head, button, neighbour = (60, 10, 120, 70), (20, 150, 50, 180), (0, 10, 31, 41)  # the head is one face too high
-    assert find_main_face([head, button], size) == head
-    assert find_main_face([head, neighbour, button], size) is None  # 60 < 2 * 31
 
 
 def test_cut_face_tells_where_the_face_is_in_a_clamped_crop():
@@ -449,7 +440,7 @@ def test_crops_cannot_give_a_larger_margin(tmp_path):
     make_pictures(tmp_path / "in", "a.jpg")
     labels = tmp_path / "labels.csv"
     labels.write_text("genders,ages,img_paths,margin\n1,20,a.jpg,0.1\n")
-    with pytest.raises(UserError, match="1 face crops of margin 0.1 .* cannot give the margin 0.4"):
+    with pytest.raises(UserError, match=r"--margin must be in 0\.\.0\.1, the margin of face crops .*a\.jpg, got 0\.4"):
         crop_folder(tmp_path / "in", tmp_path / "out", str(labels))
 
 
@@ -464,7 +455,7 @@ def test_unknown_name_of_labels(tmp_path):
 )
 def test_impossible_settings(tmp_path, settings):
     make_pictures(tmp_path / "in", "a.jpg")
-    with pytest.raises(UserError, match="expected --ma"):
+    with pytest.raises(UserError, match="--ma"):
         crop_folder(tmp_path / "in", tmp_path / "out", settings=settings)
 
 

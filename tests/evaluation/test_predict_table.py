@@ -5,7 +5,7 @@ from fake_estimator import FakeEstimator, face
 
 from src.cli import ROOT, JobError, UserError
 from src.evaluation.predict_table import predict_table
-from src.images.detector import Face, main_face
+from src.images.detector import Face
 from src.images.io import write_image
 
 NAN = float("nan")
@@ -64,7 +64,7 @@ def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
 
 
 def test_margin_of_the_weights_above_that_of_the_pictures():
-    with pytest.raises(UserError, match=r"margin >= 0.4, that of the weights, got face crops with margin 0.1"):
+    with pytest.raises(UserError, match=r"the margin of the weights must be in 0\.\.0\.1, .* got 0\.4"):
         predict_table(FakeEstimator(margin=0.4), table_of(["face.png"], margin=0.1))
 
 
@@ -139,9 +139,17 @@ def test_batch_size_must_be_positive():
         predict_table(FakeEstimator(batch_size=0), table_of(["face.png"]))
 
 
-def test_main_face_is_large_and_central():
-    image = np.zeros((100, 200, 3), np.uint8)
-    centre, corner, small = Face((80, 30, 120, 70), 1.0), Face((0, 0, 50, 50), 2.0), Face((95, 45, 105, 55), 3.0)
-    assert main_face([corner, small, centre], image) == centre.box
-    assert main_face([corner], image) == corner.box
-    assert main_face([], image) is None
+class TwoFacesDetector:
+    """Finds a large face in the left and a small one in the right of every image."""
+
+    def detect(self, image):
+        return [Face((0, 0, 16, 16), 1.0), Face((22, 0, 32, 10), 1.0)]
+
+
+def test_of_several_faces_without_a_main_one_the_largest_is_used(tmp_path):
+    photo = face(200, size=32)
+    photo[:16, :16, 0] = 60
+    write_image(tmp_path / "two.png", photo)
+    table = table_of([tmp_path / "two.png"], margin=NAN)
+    outcome = predict_table(FakeEstimator(margin=0), table, detector=TwoFacesDetector())
+    assert outcome.predictions["predicted_age"].tolist() == [60]

@@ -7,7 +7,7 @@ import pytest
 
 from src.cli import ROOT
 from src.images.boxes import box_area, shared_area
-from src.images.detector import Face, FaceDetector, suppress_overlaps
+from src.images.detector import Face, FaceDetector, find_main_face, suppress_overlaps
 from src.images.io import read_image
 
 EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the pictures by eye
@@ -153,3 +153,20 @@ def test_every_thread_has_its_own_dlib_detector():
     assert detector._dlib() is own
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(detector._dlib).result() is not own
+
+
+def test_the_main_face_is_at_the_centre_or_twice_as_wide():
+    size = (200, 200)
+    beside, central = (90, 0, 250, 160), (60, 60, 180, 180)  # both cover the centre: 0.44 and 0.17 faces off
+    assert find_main_face([beside, central], size) == central
+    head, button, neighbour = (60, 10, 120, 70), (20, 150, 50, 180), (0, 10, 31, 41)  # the head is one face too high
+    assert find_main_face([head, button], size) == head
+    assert find_main_face([head, neighbour, button], size) is None  # 60 < 2 * 31
+
+
+def test_main_face_is_large_and_central():
+    size = (100, 200)
+    corner, centre, small = (0, 0, 50, 50), (80, 30, 120, 70), (95, 45, 105, 55)
+    assert find_main_face([corner, centre, small], size) == centre
+    assert find_main_face([corner], size) == corner
+    assert find_main_face([], size) is None

@@ -250,12 +250,12 @@ def test_a_picture_that_vanishes_weighs_nothing(tmp_path):
 
 
 def test_a_margin_that_the_pictures_lack_is_refused():
-    with pytest.raises(UserError, match=r"at most 0.1, .* received 0.2; set data.margin=0.1 or less"):
+    with pytest.raises(UserError, match=r"data\.margin must be in 0\.\.0\.1, .* got 0\.2"):
         make_maker(make_table(2, margin=[0.4, 0.1]), margin=0.2)
 
 
 def test_whole_photographs_are_refused():
-    with pytest.raises(UserError, match=r"cut them with crop_faces.py first"):
+    with pytest.raises(UserError, match=r"cut the faces out with `python crop_faces\.py"):
         make_maker(make_table(2, margin=[0.4, NAN]))
 
 

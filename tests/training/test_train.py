@@ -223,11 +223,13 @@ def test_help_shows_the_keys_without_importing_a_backend():
 
 
 def test_margin_is_the_smallest_of_the_tables_or_the_configured():
-    margins = pd.Series([0.4, 0.1, 0.4])
-    assert choose_margin(None, margins) == 0.1
-    assert choose_margin(0.05, margins) == 0.05
-    with pytest.raises(UserError, match=r"in 0\.\.0\.1, the margin that the pictures come with, received 0\.4"):
-        choose_margin(0.4, margins)
+    table = pd.DataFrame({"margin": [0.4, 0.1, 0.4], "path": ["a", "b", "c"]})
+    assert choose_margin(None, table) == 0.1
+    assert choose_margin(0.05, table) == 0.05
+    with pytest.raises(
+        UserError, match=r"data\.margin must be in 0\.\.0\.1, the margin of face crops such as b, got 0\.4"
+    ):
+        choose_margin(0.4, table)
 
 
 def test_age_class_weights_raise_rare_ages():
