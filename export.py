@@ -26,7 +26,7 @@ def main() -> None:
     args = parse_args()
     from src import models
 
-    print(models.export_model(args.weight_file or models.bundled(), args.format, args.output))
+    print(models.export_model(args.weight_file or models.bundled(".hdf5"), args.format, args.output))
 
 
 if __name__ == "__main__":

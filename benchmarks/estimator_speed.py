@@ -37,10 +37,13 @@ def main() -> None:
     use_one_core()
 
     from src.inference.estimator import AgeGenderEstimator
+    from src.models.backend import compile_predict
     from src.models.factory import get_model
     from src.models.weights.info import WeightsInfo
 
-    reference = AgeGenderEstimator(get_model(REFERENCE, REFERENCE_SIZE), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4))
+    reference = AgeGenderEstimator(
+        compile_predict(get_model(REFERENCE, REFERENCE_SIZE)), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4)
+    )
     estimators = [AgeGenderEstimator.load(args.weight_file), reference]
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (size, size, 3), np.uint8) for size in (e.info.img_size for e in estimators)]

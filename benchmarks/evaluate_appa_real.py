@@ -66,11 +66,12 @@ def main() -> None:
 
     from src.evaluation.evaluate import evaluate_appa_real
     from src.inference.estimator import AgeGenderEstimator
+    from src.models.backend import compile_predict
     from src.models.factory import get_model
     from src.models.weights.info import WeightsInfo
 
     model = get_model(args.model_name, args.img_size)
-    estimator = AgeGenderEstimator(model, WeightsInfo(args.model_name, args.img_size, MARGIN))
+    estimator = AgeGenderEstimator(compile_predict(model), WeightsInfo(args.model_name, args.img_size, MARGIN))
     rng = np.random.default_rng(0)
     plain = ours = difference = 0.0
     with tempfile.TemporaryDirectory() as name:

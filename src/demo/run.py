@@ -58,7 +58,7 @@ def run_demo(
             check_display()
         else:
             prepare_output(output_dir)
-        estimator = load_estimator(weight_file)  # takes seconds: after all that may fail at once
+        estimator = load_estimator(weight_file, background=image_dir is not None)  # after all that may fail at once
         detector = FaceDetector(upsample, threshold, max_side)
         predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
         window = stack.enter_context(Window()) if output_dir is None else None
@@ -70,14 +70,20 @@ def run_demo(
             summary = run_video_to_files(source, output_dir, predictor, skip_existing, json)
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
+        estimator.wait()
     print(summary.line() + (f"; results in {output_dir}" if output_dir else ""))
 
 
-def load_estimator(weight_file: str | None) -> "AgeGenderEstimator":
-    """Loads the model and prints one line about which it is and how large its error is."""
-    from src.inference import AgeGenderEstimator  # imports Keras, which takes seconds: after the cheap checks
+def load_estimator(weight_file: str | None, background: bool = False) -> "AgeGenderEstimator":
+    """Load the model and print one line: the model in use and its expected error.
 
-    estimator = AgeGenderEstimator.load(weight_file)
+    Args:
+        weight_file: See `AgeGenderEstimator.load`.
+        background: Faces are detected while Keras is imported.
+    """
+    from src.inference import AgeGenderEstimator
+
+    estimator = AgeGenderEstimator.load(weight_file, background=background)
     print(estimator.describe(), flush=True)
     return estimator
 

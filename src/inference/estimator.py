@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import keras
 import numpy as np
 
 from src import images, models
 from src.images import FaceDetector
 from src.inference.predictor import Prediction, Predictor
+from src.inference.runtimes import InBackground, Run, open_runtime
 from src.labels import GENDERS, MALE, expected_age
-from src.models import WeightsInfo, compile_predict
+from src.models import WeightsInfo
 
 
 class AgeGenderEstimator:
@@ -31,25 +31,28 @@ class AgeGenderEstimator:
 
     def __init__(
         self,
-        model: keras.Model,
+        run: Run,
         info: WeightsInfo,
         source: Path | None = None,
         batch_size: int = 32,
         mirrored: bool | None = None,
     ):
-        """Wrap a loaded model; for the other arguments see `load`."""
+        """Wrap a runtime, see `runtimes.open_runtime`; for the other arguments see `load`."""
         self.info = info
         self.source = source
         self.batch_size = batch_size
         self.mirrored = info.mirrored if mirrored is None else mirrored
-        self._model = model
-        self._predict = compile_predict(model)
+        self._run_network = run
         self._detector = FaceDetector()
         self._male_column = info.gender_order.index(GENDERS[MALE])
 
     @classmethod
     def load(
-        cls, weight_file: str | os.PathLike | None = None, batch_size: int = 32, mirrored: bool | None = None
+        cls,
+        weight_file: str | os.PathLike | None = None,
+        batch_size: int = 32,
+        mirrored: bool | None = None,
+        background: bool = False,
     ) -> Self:
         """Load a weight file.
 
@@ -57,18 +60,29 @@ class AgeGenderEstimator:
             weight_file: A path, or the name of a published file; None is the bundled model.
             batch_size: Largest number of faces that are predicted in one call of the model.
             mirrored: Average over each face and its mirror image, at twice the time; None: as the weight file says.
+            background: Return as soon as the file is identified; a network that needs Keras is built by a thread. Call
+                `wait` in the end, to learn of weights that do not fit the network.
 
         Raises:
             UserError: No weight file that this project knows.
         """
         path = models.bundled() if weight_file is None else Path(weight_file)
-        model, info = models.load_model(path)
-        return cls(model, info, path, batch_size, mirrored)
+        run, info = open_runtime(path, background)
+        return cls(run, info, path, batch_size, mirrored)
 
     @property
     def margin(self) -> float:
         """Margin that the model was trained with, in face boxes per side."""
         return self.info.margin
+
+    def wait(self) -> None:
+        """Wait for a network that is built in the background.
+
+        Raises:
+            UserError: The weights do not fit the network.
+        """
+        if isinstance(self._run_network, InBackground):
+            self._run_network.wait()
 
     def describe(self) -> str:
         """One line: which model speaks, and how large its error is."""
@@ -114,8 +128,8 @@ class AgeGenderEstimator:
     def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both outputs for a batch, averaged over its mirror images where that is asked for."""
         if not self.mirrored:
-            return self._predict(batch)
-        both = self._predict(np.concatenate([batch, batch[:, :, ::-1]]))
+            return self._run_network(batch)
+        both = self._run_network(np.concatenate([batch, batch[:, :, ::-1]]))
         return tuple((output[: len(batch)] + output[len(batch) :]) / 2 for output in both)
 
     def predict_picture(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:

@@ -4,10 +4,14 @@ An exported network takes float32 `(batch, size, size, 3)`, RGB 0..255, and give
 male) and `pred_age (batch, 101)`, in this order, whatever conventions the weights had.
 """
 
+import dataclasses
 import importlib.util
 import logging
 import math
 import os
+import shlex
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +23,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from src.cli import JobError, UserError
+from src.cli import ROOT, JobError, UserError
 from src.labels import GENDERS, expected_age
 from src.models import weights
 from src.models.weights.info import WeightsInfo
@@ -90,7 +94,9 @@ FORMATS = {
 
 
 def export_model(weight_file: str | Path, format_name: str, output: str | Path) -> str:
-    """Exports a network and checks its answers in its own runtime before it gets its name.
+    """Export a network and check its outputs in its own runtime before it gets its name.
+
+    ONNX files get the weights' description and are weight files themselves, see `weights.onnx`.
 
     Args:
         weight_file: See `weights.load_model`.
@@ -116,12 +122,36 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
+        if format_name == "onnx":
+            weights.write_info(written, dataclasses.replace(info, colour="RGB", gender_order=GENDERS, scaled=True))
         put_in_place(written, output)
     return (
         f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, faces cut with "
         f"margin {info.margin:g} -> {GENDERS} probabilities, 101 age probabilities; largest difference "
         f"{differences[0]:.1e} in probability, {differences[1]:.1e} years"
     )
+
+
+def export_beside(weight_file: Path) -> str:
+    """Export a weight file to ONNX under its own name, in another process and whatever the backend of this one.
+
+    Returns:
+        One line for people: what was written, or why not and how to do it.
+    """
+    output = weight_file.with_suffix(".onnx")
+    options = ["--weight_file", str(weight_file), "--format", "onnx", "-o", str(output)]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}  # GPUs may be full
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "export.py"), *options],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode == 0:
+        return f"For use without TensorFlow: {output}"
+    reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
+    return f"No {output.name} written ({reason}); for it run python {shlex.join(['export.py', *options])}"
 
 
 def check_packages(format_name: str) -> None:

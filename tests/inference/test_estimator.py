@@ -11,6 +11,7 @@ from src.images.detector import Face
 from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
 from src.inference.predictor import Prediction
+from src.models.backend import compile_predict
 from src.models.factory import get_model
 from src.models.weights.info import WeightsInfo
 from src.models.weights.store import save_weights
@@ -32,7 +33,7 @@ def reading_model(size: tuple[int, int] = (4, 4)) -> keras.Model:
 
 def estimator(**info) -> AgeGenderEstimator:
     values = {"model_name": "reading", "img_size": 4, "margin": 0.4, **info}
-    return AgeGenderEstimator(reading_model(), WeightsInfo(**values), batch_size=2)
+    return AgeGenderEstimator(compile_predict(reading_model()), WeightsInfo(**values), batch_size=2)
 
 
 def face(red: int, green: int, blue: int, height: int = 9, width: int = 7) -> np.ndarray:
@@ -65,9 +66,9 @@ def left_model() -> keras.Model:
 def test_average_over_mirror_images(own, asked, both):
     """The left half says 20 years and female, the right 60 and male; the middle of both is the average."""
     info = WeightsInfo("reading", 4, 0.4, mirrored=own)
-    ages, male_probability = AgeGenderEstimator(left_model(), info, batch_size=2, mirrored=asked).predict(
-        [halves(RED, BLUE), RED, halves(BLUE, RED)]
-    )
+    ages, male_probability = AgeGenderEstimator(
+        compile_predict(left_model()), info, batch_size=2, mirrored=asked
+    ).predict([halves(RED, BLUE), RED, halves(BLUE, RED)])
     np.testing.assert_allclose(ages, [40, 20, 40] if both else [20, 20, 60], atol=1e-4)
     np.testing.assert_allclose(male_probability, [0.5, 0, 0.5] if both else [0, 0, 1], atol=1e-4)
 
@@ -185,8 +186,8 @@ def test_batches_do_not_change_the_answer():
     model = get_model("MobileNet", 32)
     faces = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8))
     info = WeightsInfo("MobileNet", 32, 0.0)
-    one = AgeGenderEstimator(model, info, batch_size=1).predict(faces)
-    all_at_once = AgeGenderEstimator(model, info, batch_size=5).predict(faces)
+    one = AgeGenderEstimator(compile_predict(model), info, batch_size=1).predict(faces)
+    all_at_once = AgeGenderEstimator(compile_predict(model), info, batch_size=5).predict(faces)
     np.testing.assert_allclose(one, all_at_once, rtol=1e-4)
     genders, _ = model.predict(np.stack(faces), verbose=0)
     np.testing.assert_allclose(one[1], genders[:, 1], rtol=1e-4)

@@ -91,6 +91,9 @@ def test_networks_answer_in_their_own_runtime(name, form, description, tmp_path)
     bgr, male_first = description.get("colour") == "BGR", "gender_order" in description
     assert_rgb_and_female_first(FORMATS[form].run(output, pictures(32)), model, pictures(32), bgr, male_first)
     assert [value.shape for value in FORMATS[form].run(output, pictures(32, 1))] == [(1, 2), (1, 101)]
+    if form == "onnx":
+        told = weights.identify(output)
+        assert told == dataclasses.replace(weights.identify(file), colour="RGB", gender_order=("female", "male"))
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -6,7 +6,17 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "info": ["WeightsInfo"],
+        "onnx": ["is_onnx", "open_session", "write_info"],
         "published": ["BUNDLED", "bundled"],
-        "store": ["SAVE_DTYPES", "identify", "load_model", "load_weights_into", "save_weights"],
+        "sandbox": ["resolve"],
+        "store": [
+            "SAVE_DTYPES",
+            "identify",
+            "identify_path",
+            "load_model",
+            "load_path",
+            "load_weights_into",
+            "save_weights",
+        ],
     },
 )

@@ -28,6 +28,7 @@ import h5py
 import numpy as np
 
 from src.cli import UserError
+from src.models.weights.published import check_regular
 
 MAX_TEXT = 8 * 2**20
 """Bytes of one attribute or JSON text; the largest network of `keras.applications` describes itself in about 1.5 MB."""
@@ -208,18 +209,6 @@ def open_weight_file(path: Path) -> Iterator[WeightFile]:
         raise UserError(
             f"expected a weight file (.hdf5, .h5, .weights.h5, .keras), received {path}, which cannot be read: {reason}"
         ) from error
-
-
-def check_regular(path: Path) -> None:
-    """Raises `UserError` unless the path leads to a file with something in it."""
-    if path.is_dir():
-        raise UserError(f"expected a weight file, received the folder {path}; name a file in it")
-    if not path.is_file():
-        what = "a symbolic link that leads nowhere" if path.is_symlink() else "no such file"
-        what = "no regular file" if path.exists() else what
-        raise UserError(f"expected a weight file, received {path}: {what}; check the path")
-    if path.stat().st_size == 0:
-        raise UserError(f"expected a weight file, received {path}, which is empty; copy or download it again")
 
 
 def starts_as_zip(path: Path) -> bool:

@@ -7,12 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-import h5py
-
 from src.cli import ROOT, JobError, UserError
 
-BUNDLED = "EfficientNetLite0_128.hdf5"
-"""Name of the weights in `pretrained_models/` that are used when none are named."""
+BUNDLED = "EfficientNetLite0_128"
+"""Name of the weights in `pretrained_models/` that are used when none are named: `.hdf5`, and the same as `.onnx`."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
 TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
@@ -49,13 +47,18 @@ PUBLISHED = {
 """Published files by name; their networks take raw values 0..255 (EfficientNet scales inside)."""
 
 
-def bundled() -> Path:
-    """The weights that come with the project.
+def bundled(ending: str = ".onnx") -> Path:
+    """Return the weights that come with the project.
+
+    Args:
+        ending: ".onnx" for use (where it is missing, ".hdf5"), ".hdf5" to train on and to export.
 
     Raises:
         UserError: They are not in their place.
     """
-    path = ROOT / "pretrained_models" / BUNDLED
+    path = ROOT / "pretrained_models" / f"{BUNDLED}{ending}"
+    if ending == ".onnx" and not path.exists():
+        return bundled(".hdf5")
     if not path.is_file():
         raise UserError(f"expected the bundled weights {path}, received no such file; name others with --weight_file")
     return path
@@ -158,6 +161,8 @@ class Download:
         path = Path(output_file)
         self.size = path.stat().st_size
         self.md5, self.sha256 = hashes(path)
+        import h5py
+
         if not h5py.is_hdf5(path):
             raise ValueError("no HDF5 file")
         with h5py.File(path, "r"):
@@ -194,3 +199,15 @@ def resolve(weight_file: str | Path) -> Path:
         f"expected a weight file or one of the published names {', '.join(PUBLISHED)}, received {path}, "
         "which does not exist; check the path"
     )
+
+
+def check_regular(path: Path) -> None:
+    """Raises `UserError` unless the path leads to a file with something in it."""
+    if path.is_dir():
+        raise UserError(f"expected a weight file, received the folder {path}; name a file in it")
+    if not path.is_file():
+        what = "a symbolic link that leads nowhere" if path.is_symlink() else "no such file"
+        what = "no regular file" if path.exists() else what
+        raise UserError(f"expected a weight file, received {path}: {what}; check the path")
+    if path.stat().st_size == 0:
+        raise UserError(f"expected a weight file, received {path}, which is empty; copy or download it again")

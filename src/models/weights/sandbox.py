@@ -1,4 +1,4 @@
-"""Rehearses the reading of a stranger's weight file in a process of its own, with a limit on time and memory.
+"""Validates an untrusted weight file in a process of its own, with a limit on time and memory.
 
 The HDF5 library trusts what a file says about itself: bytes that are wrong in the right place make it loop for ever
 (seen in 1.14.6, `H5HG__cache_heap_deserialize`), ask for gigabytes or crash. In another process that costs a moment.
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from src.cli import ROOT, UserError
-from src.models.weights.hdf5 import check_array, check_regular, open_weight_file
+from src.models.weights import onnx, published
 from src.models.weights.info import ATTRIBUTE
 
 SECONDS = 20.0
@@ -18,8 +18,26 @@ SECONDS = 20.0
 BYTES_A_SECOND = 5 * 10**6
 """What the slowest disk or network folder reads."""
 MEMORY = 2**30
-"""Bytes of address space for the rehearsal, besides twice the file's size; limited where the system can."""
+"""Bytes of address space for the rehearsal, besides `COPIES` of the file; limited where the system can."""
+COPIES = 4
+"""ONNX Runtime holds a file's values as read, and again as the processor likes them."""
 REFUSED = 2
+
+
+def resolve(weight_file: str | Path) -> Path:
+    """Return the path of a weight file that can safely be read.
+
+    Args:
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+
+    Raises:
+        UserError: No such file, or `rehearse` refuses it.
+        JobError: A download failed.
+    """
+    path = published.resolve(weight_file)
+    if path.parent.resolve() != ROOT / "pretrained_models" or path.stem != published.BUNDLED:
+        rehearse(path)
+    return path
 
 
 def rehearse(path: Path) -> None:
@@ -28,7 +46,7 @@ def rehearse(path: Path) -> None:
     Raises:
         UserError: It cannot be read, or the process crashed, took too long or too much memory.
     """
-    check_regular(path)
+    published.check_regular(path)
     if not sys.executable:  # Python inside another program: there is nothing to start
         return
     command = [sys.executable, "-m", "src.models.weights.sandbox", str(path.resolve())]
@@ -55,6 +73,11 @@ def read_through(path: Path) -> None:
     Raises:
         UserError: It cannot be read.
     """
+    from src.models.weights.hdf5 import check_array, open_weight_file
+
+    if onnx.is_onnx(path):
+        onnx.validate(path)
+        return
     with open_weight_file(path) as file:
         file.text(ATTRIBUTE)
         file.refuse_code()
@@ -77,7 +100,7 @@ def limit_memory(size: int) -> None:
 
 def main() -> int:
     path = Path(sys.argv[1])
-    limit_memory(MEMORY + 2 * path.stat().st_size)
+    limit_memory(MEMORY + COPIES * path.stat().st_size)
     try:
         read_through(path)
     except UserError as error:

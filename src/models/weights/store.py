@@ -20,13 +20,13 @@ import h5py
 import numpy as np
 
 import src
-from src.cli import ROOT, UserError
+from src.cli import UserError
 from src.files import write_whole
-from src.models.weights import published
+from src.models.weights import onnx, published
 from src.models.weights.hdf5 import open_weight_file
 from src.models.weights.info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
 from src.models.weights.published import BUNDLED, bundled
-from src.models.weights.sandbox import rehearse
+from src.models.weights.sandbox import resolve
 
 __all__ = ["BUNDLED", "WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"]
 
@@ -133,14 +133,6 @@ def library_versions() -> dict[str, str]:
     return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
 
 
-def resolve(weight_file: str | Path) -> Path:
-    """The path of a weight file that can safely be read; see `published.resolve` and `weights_guard.rehearse`."""
-    path = published.resolve(weight_file)
-    if path.parent.resolve() != ROOT / "pretrained_models" or path.name != BUNDLED:
-        rehearse(path)
-    return path
-
-
 def identify(weight_file: str | Path) -> WeightsInfo:
     """Says which network a weight file is for, without building it and without importing Keras.
 
@@ -160,7 +152,9 @@ def identify(weight_file: str | Path) -> WeightsInfo:
 
 
 def identify_path(path: Path) -> WeightsInfo:
-    """`identify` for a file that `weights_guard.rehearse` has read before."""
+    """Identify a file that `resolve` returned."""
+    if onnx.is_onnx(path):
+        return onnx.read_info(path)
     with open_weight_file(path) as file:
         file.refuse_code()
         text = file.text(ATTRIBUTE)
@@ -228,7 +222,12 @@ def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
         UserError: See `identify`; or the numbers do not fit the network.
         JobError: A download failed.
     """
-    path = resolve(weight_file)
+    return load_path(resolve(weight_file))
+
+
+def load_path(path: Path) -> tuple[keras.Model, WeightsInfo]:
+    """Load a file that `resolve` returned; see `load_model`."""
+    refuse_onnx(path)
     info = identify_path(path)
 
     from src.models.factory import get_model
@@ -252,7 +251,17 @@ def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
     """
     from src.models.weights.fill import fill
 
-    fill(model, resolve(weight_file))
+    path = resolve(weight_file)
+    refuse_onnx(path)
+    fill(model, path)
+
+
+def refuse_onnx(path: Path) -> None:
+    """Raise `UserError` for a file that ONNX Runtime alone can use."""
+    if onnx.is_onnx(path):
+        raise UserError(
+            f"expected a .hdf5 file, which can be trained on and exported, got {path}; use that one's .hdf5"
+        )
 
 
 @contextmanager

@@ -1,0 +1,66 @@
+"""The runtimes of networks behind one kind of function: a batch of faces in, two outputs out.
+
+`.onnx` files run in ONNX Runtime, without Keras; all others run in Keras.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from src import models
+from src.models import WeightsInfo
+
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Batch `(n, size, size, 3)`, uint8 or float32, 0..255, in the channel order of the weights -> `pred_gender (n, 2)` in
+their gender order and `pred_age (n, 101)`."""
+
+
+def open_runtime(weight_file: str | Path, background: bool = False) -> tuple[Run, WeightsInfo]:
+    """Open a weight file in the runtime that it is for.
+
+    Args:
+        weight_file: A path, or the name of a published file.
+        background: Return as soon as the file is identified. Where it needs Keras, a thread builds the network; the
+            first call waits for it, and raises what went wrong.
+
+    Raises:
+        UserError: No weight file that this project knows.
+        JobError: A download failed.
+    """
+    path = models.resolve(weight_file)
+    if models.is_onnx(path):
+        return onnx_runtime(path)
+    info = models.identify_path(path)
+    return InBackground(lambda: keras_runtime(path)) if background else keras_runtime(path), info
+
+
+def onnx_runtime(path: Path) -> tuple[Run, WeightsInfo]:
+    """Open an `.onnx` file that `models.resolve` returned in ONNX Runtime."""
+    session, info = models.open_session(path)
+    name = session.get_inputs()[0].name
+    return lambda batch: tuple(session.run(None, {name: np.asarray(batch, np.float32)})), info
+
+
+def keras_runtime(path: Path) -> Run:
+    """Build the network of any other file that `models.resolve` returned in Keras, and compile it."""
+    model, _ = models.load_path(path)
+    return models.compile_predict(model)
+
+
+class InBackground:
+    """A runtime that a thread makes; calls wait for it and raise what went wrong."""
+
+    def __init__(self, make: Callable[[], Run]):
+        pool = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._future = pool.submit(make)
+        pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Wait until the runtime is there."""
+        self._future.result()
+
+    def __call__(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run a batch."""
+        return self._future.result()(batch)
