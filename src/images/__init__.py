@@ -16,7 +16,9 @@ from src.images.boxes import (
 from src.images.detector import MAX_SIDE, THRESHOLD, Face, FaceDetector, find_main_face
 from src.images.io import (
     EXTENSIONS,
+    LARGEST_FILE,
     ImageError,
+    decode_image,
     list_images,
     read_at_least,
     read_image,
@@ -27,6 +29,8 @@ from src.images.io import (
 __all__ = [
     "BOX_COLUMNS",
     "EXTENSIONS",
+    "LARGEST_FILE",
+    "LARGEST_MARGIN",
     "MAX_MARGIN",
     "MAX_SIDE",
     "THRESHOLD",
@@ -39,6 +43,7 @@ __all__ = [
     "crop_box",
     "crop_to_margin",
     "cut_faces",
+    "decode_image",
     "face_region",
     "find_main_face",
     "grow_box",
