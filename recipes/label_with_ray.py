@@ -11,20 +11,17 @@ reason in `error` if it could not be read. Images of a worker that died are labe
 """
 
 import argparse
-import glob
 import importlib.util
 import logging
 import math
 import os
-import re
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from src.inference import Picture, Predictor
+    from src.inference import Predictor
 
 ROOT = str(cli.ROOT)
 MAX_IMAGES_PER_TASK = 256
@@ -44,16 +41,6 @@ TASKS_PER_WORKER = 8
 """A small collection is cut into shorter tasks, so that no worker waits long for the last one of another."""
 MAX_RETRIES = 20
 """A task that lost so many workers fails the job; an image that crashes its worker would otherwise do so forever."""
-SECONDS_PER_FILE = 60
-"""A Parquet file is written this often; labels newer than that are lost when this process is killed."""
-
-
-class Place(NamedTuple):
-    """A folder or file; `filesystem` is None for this machine's own, `pattern` a glob below the folder or ""."""
-
-    filesystem: "FileSystem | None"
-    path: str
-    pattern: str = ""
 
 
 @dataclass
@@ -83,7 +70,7 @@ class Summary:
 
 
 class Labeller:
-    """A worker: a block of names and paths in, rows of `schema()` out.
+    """A worker: a block of names and paths in, rows of predictions out.
 
     Args:
         filesystem: Where the paths are; None: this machine.
@@ -101,11 +88,10 @@ class Labeller:
         self.threads = threads
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        import pyarrow as pa
+        from recipes.places import make_table
 
         items = zip(block["image"].to_pylist(), block["path"].to_pylist(), strict=True)
-        images = self.predictor.predict_pictures(items, self.read, self.threads)
-        return pa.Table.from_pylist([row for image in images for row in image_rows(image)], schema())
+        return make_table(self.predictor.predict_pictures(items, self.read, self.threads))
 
     def read(self, path: bytes) -> "np.ndarray":
         """Read an image as `src.images.read_image` does, from any file system."""
@@ -123,39 +109,13 @@ class Labeller:
         return images.decode_image(data)
 
 
-def schema() -> "pa.Schema":
-    """Columns of the Parquet files: those of predictions.csv, and `error`."""
-    import pyarrow as pa
-
-    box = [(side, pa.int32()) for side in ("left", "top", "right", "bottom")]
-    face = [("age", pa.float32()), ("gender", pa.string()), ("male_probability", pa.float32())]
-    video = [("frame", pa.int64()), ("time", pa.float64())]  # empty, as those of images in predictions.csv
-    return pa.schema([("image", pa.string()), *box, *face, *video, ("error", pa.string())])
-
-
-def image_rows(image: "Picture") -> list[dict]:
-    """One row per face; one without a box where there is no face or an error."""
-    if not image.predictions:
-        return [{"image": image.name, "error": image.error or None}]
-    return [
-        {
-            "image": image.name,
-            **dict(zip(("left", "top", "right", "bottom"), prediction.box, strict=True)),
-            "age": prediction.age,
-            "gender": prediction.gender,
-            "male_probability": prediction.male_probability,
-        }
-        for prediction in image.predictions
-    ]
-
-
 def load_predictor(weight_file: str | None = None) -> "Predictor":
     """Load the model and the face detector, with the defaults of `demo.py`."""
     from src.images import FaceDetector
     from src.inference import AgeGenderEstimator, Predictor
 
     estimator = AgeGenderEstimator.load(weight_file)
-    return Predictor(FaceDetector(), estimator, estimator.margin)
+    return Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
 
 
 def label_images(
@@ -173,7 +133,7 @@ def label_images(
         images: Folder (with subfolders), glob or image; a local path or an address of `pyarrow.fs`.
         output_dir: Folder of the Parquet files; a local path or an address of `pyarrow.fs`.
         make_predictor: Called once here, so that it fails early, and once in every worker.
-        workers: Maximum number of workers; None: as many as the cluster has room for.
+        workers: Maximum number of workers; None: as many as the cluster has room for at the start.
         cpus_per_worker: Cores that a worker reserves.
         skip_existing: Resume: skip images that have rows in `output_dir`.
         address: Ray cluster to use, where this process is not connected to one; see `connect`.
@@ -184,6 +144,8 @@ def label_images(
         OSError: The results cannot be written.
     """
     from pyarrow.fs import LocalFileSystem
+
+    from recipes.places import find_done, find_images, open_place, save
 
     source, target = open_place(images), open_place(output_dir)
     target = target._replace(filesystem=target.filesystem or LocalFileSystem())
@@ -201,92 +163,6 @@ def label_images(
     return summary
 
 
-def open_place(address: str) -> Place:
-    """Split an address or a local path before its first wildcard; `?` and `[` are wildcards of local paths only.
-
-    Raises:
-        UserError: `pyarrow.fs` knows no such address.
-    """
-    from pyarrow import ArrowInvalid
-    from pyarrow.fs import FileSystem
-
-    remote = "://" in address
-    path, question, query = address.partition("?") if remote else (os.path.abspath(address), "", "")
-    wildcard = None if os.path.lexists(path) else re.search(r"\*" if remote else r"[*?[]", path)
-    split = path.rfind("/", 0, wildcard.start()) if wildcard else len(path)
-    folder, pattern = path[:split], path[split + 1 :]
-    if not remote:
-        return Place(None, folder, pattern)
-    try:
-        return Place(*FileSystem.from_uri(folder + question + query), pattern)
-    except (ArrowInvalid, OSError) as error:
-        raise cli.UserError(f"cannot open {address}: {error}") from error
-
-
-def find_images(place: Place) -> dict[str, bytes]:
-    """Find image files by their ending; hidden ones are skipped.
-
-    Returns:
-        Names as in predictions.csv, which are paths below the folder, and the whole paths.
-
-    Raises:
-        UserError: There is no image.
-    """
-    from src.images import EXTENSIONS
-
-    found = {}
-    for path in sorted(map(os.fspath, _find_paths(place))):
-        name = path.removeprefix(place.path).lstrip("/") or os.path.basename(path)
-        if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".") and "/." not in name:
-            found[os.fsencode(name).decode("utf-8", "backslashreplace")] = os.fsencode(path)
-    if not found:
-        where = f"{place.path}/{place.pattern}".rstrip("/")
-        raise cli.UserError(f"--images must name images (.jpg, .png, ...), found none at {where}")
-    return found
-
-
-def _find_paths(place: Place) -> Iterable[str | Path]:
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    from src.images import list_images
-
-    pattern = f"{place.path}/{place.pattern}"
-    if place.filesystem is not None:
-        files = ArrowFSWrapper(place.filesystem)
-        return files.glob(pattern) if place.pattern else files.find(place.path)
-    if place.pattern:
-        return filter(os.path.isfile, glob.iglob(pattern, recursive=True))
-    return [place.path] if os.path.isfile(place.path) else list_images(place.path)
-
-
-def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
-    """Names of the images that have rows in the Parquet files of the output folder.
-
-    Raises:
-        UserError: There are such files, and `skip_existing` is not asked for.
-    """
-    import pyarrow.dataset
-
-    parts = list_parts(target)
-    if parts and not skip_existing:
-        raise cli.UserError(
-            f"--output_dir {target.path} already has {len(parts)} Parquet file(s); "
-            "name another folder, or give --skip_existing to label the remaining images"
-        )
-    if not parts:
-        return frozenset()
-    rows = pyarrow.dataset.dataset(parts, schema=schema(), filesystem=target.filesystem, format="parquet")
-    return frozenset(rows.to_table(columns=["image"])["image"].unique().to_pylist())
-
-
-def list_parts(target: Place) -> list[str]:
-    """Parquet files of an output folder, without half-written ones."""
-    from pyarrow.fs import FileSelector
-
-    infos = target.filesystem.get_file_info(FileSelector(target.path, allow_not_found=True))
-    return sorted(info.path for info in infos if info.extension == "parquet" and not info.base_name.startswith("."))
-
-
 def run_workers(
     found: dict[str, bytes], arguments: tuple, workers: int | None, cpus_per_worker: int
 ) -> Iterable["pa.Table"]:
@@ -295,8 +171,11 @@ def run_workers(
     import ray
     from ray.util.annotations import RayDeprecationWarning
 
-    room = max(int(ray.cluster_resources().get("CPU", 1)) // cpus_per_worker, 1)
-    workers = min(workers or room, room, len(found))
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    room = sum(count // cpus_per_worker for count in cores)
+    if not room:
+        raise cli.UserError(f"--cpus_per_worker must be <= {max(cores)}, got {cpus_per_worker}")
+    workers = min(workers or room, len(found))
     per_task = min(math.ceil(len(found) / (workers * TASKS_PER_WORKER)), MAX_IMAGES_PER_TASK)
     table = pa.table({"image": list(found), "path": list(found.values())})
     tasks = ray.data.from_arrow([table.slice(start, per_task) for start in range(0, len(table), per_task)])
@@ -308,7 +187,7 @@ def run_workers(
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=cpus_per_worker,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=min(workers, room)),
             max_task_retries=MAX_RETRIES,
         )
     return rows.iter_batches(batch_size=None, batch_format="pyarrow")
@@ -316,38 +195,10 @@ def run_workers(
 
 def count(tables: Iterable["pa.Table"], summary: Summary, total: int) -> Iterator["pa.Table"]:
     """Pass tables on, count their rows and show the progress."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="image", disable=None) as bar:
+    with cli.Progress(total=total, unit="images") as bar:
         for table in tables:
             bar.update(summary.add(table))
             yield table
-
-
-def save(tables: Iterable["pa.Table"], target: Place) -> None:
-    """Write tables to Parquet files, one for every `SECONDS_PER_FILE`; what has arrived before an error is written."""
-    waiting, begin = [], time.monotonic()
-    try:
-        for table in tables:
-            waiting.append(table)
-            if time.monotonic() - begin >= SECONDS_PER_FILE:
-                write_part(target, waiting)
-                waiting, begin = [], time.monotonic()
-    finally:
-        if waiting:
-            write_part(target, waiting)
-
-
-def write_part(target: Place, tables: list["pa.Table"]) -> None:
-    """Write the next Parquet file; it appears whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    numbers = [int(number) for path in list_parts(target) for number in re.findall(r"(\d+)\.parquet$", path)]
-    name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
-    target.filesystem.create_dir(target.path)
-    pa.parquet.write_table(pa.concat_tables(tables), f"{target.path}/.{name}", filesystem=target.filesystem)
-    target.filesystem.move(f"{target.path}/.{name}", f"{target.path}/{name}")
 
 
 def connect(address: str | None) -> None:
@@ -369,6 +220,13 @@ def check_installed() -> None:
         raise cli.UserError(f"the package {missing[0]} is missing; run pip install -r requirements-ray.txt")
 
 
+def positive(text: str) -> int:
+    """Parse a number >= 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
+    return number
+
+
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, help="folder, glob or image: a local path or a pyarrow.fs address")
@@ -376,8 +234,10 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--skip_existing", action="store_true", help="resume: skip images with rows in --output_dir")
     parser.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")
     parser.add_argument("--address", help="address of a Ray cluster, or auto (default: RAY_ADDRESS, else this machine)")
-    parser.add_argument("--workers", type=int, metavar="N", help="maximum number of workers (default: all cores)")
-    parser.add_argument("--cpus_per_worker", type=int, default=1, metavar="N", help="cores per worker (default: 1)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="maximum number of workers (default: all cores)")
+    parser.add_argument(
+        "--cpus_per_worker", type=positive, default=1, metavar="N", help="cores per worker (default: 1)"
+    )
     return parser.parse_args(arguments)
 
 

@@ -15,17 +15,7 @@ import pytest
 from script_runs import error_line, run_help, run_script
 
 from recipes import label_with_ray
-from recipes.label_with_ray import (
-    Labeller,
-    Place,
-    find_done,
-    find_images,
-    label_images,
-    load_predictor,
-    open_place,
-    save,
-    schema,
-)
+from recipes.label_with_ray import Labeller, label_images, load_predictor
 from src.cli import ROOT, UserError
 from src.images import Face, ImageError, read_image, write_image
 from src.inference import Predictor
@@ -33,6 +23,7 @@ from src.inference import Predictor
 ray = pytest.importorskip("ray", reason="needs ray: pip install -r requirements-ray.txt")
 pa = pytest.importorskip("pyarrow")
 local_files = pytest.importorskip("pyarrow.fs").LocalFileSystem()
+places = pytest.importorskip("recipes.places")
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="ray.cluster_utils does not run on Windows"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Ray's use of its own deprecated settings
@@ -171,6 +162,11 @@ def test_unusable_weights_are_refused_before_workers_start(images, tmp_path):
     assert not (tmp_path / "labels").exists()
 
 
+def test_workers_that_no_node_has_room_for_are_refused(cluster, images, tmp_path):
+    with pytest.raises(UserError, match=r"--cpus_per_worker must be <= 1, got 2"):
+        label_images(str(images), str(tmp_path / "labels"), partial(slow_predictor, tmp_path), cpus_per_worker=2)
+
+
 def test_missing_ray_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name != "ray")
     with pytest.raises(UserError, match=r"ray is missing; run pip install -r requirements-ray.txt"):
@@ -201,8 +197,8 @@ def touch(folder: Path, *names: str) -> None:
 )
 def test_images_are_found_in_a_folder_by_a_glob_and_by_name(tmp_path, scheme, pattern, expected):
     touch(tmp_path, "a.jpg", "b/c.PNG", "b/d/e.webp", "notes.txt", ".hidden.jpg", ".git/f.jpg")
-    place = open_place(f"{scheme}{tmp_path}{pattern}")
-    found = find_images(place)
+    place = places.open_place(f"{scheme}{tmp_path}{pattern}")
+    found = places.find_images(place)
     assert list(found) == expected
     assert [os.path.relpath(os.fsdecode(path), tmp_path) for path in found.values()] == [
         os.path.relpath(os.path.join(place.path, name) if name != "a.jpg" else tmp_path / name, tmp_path)
@@ -212,7 +208,7 @@ def test_images_are_found_in_a_folder_by_a_glob_and_by_name(tmp_path, scheme, pa
 
 def test_a_folder_may_be_named_like_a_pattern(tmp_path):
     touch(tmp_path, "[1]/a.jpg")
-    assert list(find_images(open_place(str(tmp_path / "[1]")))) == ["a.jpg"]
+    assert list(places.find_images(places.open_place(str(tmp_path / "[1]")))) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere", "/*.jpg", "/empty"])
@@ -220,16 +216,16 @@ def test_a_folder_may_be_named_like_a_pattern(tmp_path):
 def test_no_image_is_a_user_error(tmp_path, scheme, address):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="--images must name images"):
-        find_images(open_place(f"{scheme}{tmp_path}{address}"))
+        places.find_images(places.open_place(f"{scheme}{tmp_path}{address}"))
 
 
 def test_unknown_address_is_a_user_error():
     with pytest.raises(UserError, match="cannot open nowhere://x"):
-        open_place("nowhere://x")
+        places.open_place("nowhere://x")
 
 
 def test_query_of_an_address_is_no_wildcard():
-    place = open_place("s3://bucket/photos/*.jpg?region=eu-west-1")
+    place = places.open_place("s3://bucket/photos/*.jpg?region=eu-west-1")
     assert (place.path, place.pattern, place.filesystem.region) == ("bucket/photos", "*.jpg", "eu-west-1")
 
 
@@ -238,7 +234,7 @@ def test_name_that_is_no_unicode(tmp_path):
     image = fake_estimator.face(7)
     path = os.fsencode(tmp_path) + b"/\xff.png"
     write_image(os.fsdecode(path), image)
-    found = find_images(open_place(str(tmp_path)))
+    found = places.find_images(places.open_place(str(tmp_path)))
     assert found == {r"\xff.png": path}
     assert (Labeller(None, lambda: None, 1).read(path) == image).all()
 
@@ -256,11 +252,11 @@ def test_readers_of_all_file_systems_agree(tmp_path, filesystem):
 
 
 def table(*names: str):
-    return pa.Table.from_pylist([{"image": name} for name in names], schema())
+    return pa.Table.from_pylist([{"image": name} for name in names], places.SCHEMA)
 
 
 def test_rows_that_arrived_before_an_error_are_kept(tmp_path):
-    target = Place(local_files, str(tmp_path / "new" / "labels"))
+    target = places.Place(local_files, str(tmp_path / "new" / "labels"))
 
     def tables():
         yield table("a", "a")
@@ -268,16 +264,16 @@ def test_rows_that_arrived_before_an_error_are_kept(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save(tables(), target)
-    assert find_done(target, skip_existing=True) == {"a", "b"}
-    save([table("c")], target)
+        places.save(tables(), target)
+    assert places.find_done(target, skip_existing=True) == {"a", "b"}
+    places.save([table("c")], target)
     assert sorted(path.name for path in Path(target.path).iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     assert pd.read_parquet(target.path).image.tolist() == ["a", "a", "b", "c"]
 
 
 def test_files_are_written_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_with_ray, "SECONDS_PER_FILE", 0)
-    target = Place(local_files, str(tmp_path))
+    monkeypatch.setattr(places, "SECONDS_PER_FILE", 0)
+    target = places.Place(local_files, str(tmp_path))
     written = []
 
     def tables():
@@ -285,10 +281,10 @@ def test_files_are_written_on_the_way(tmp_path, monkeypatch):
             yield table(name)
             written.append(len(list(tmp_path.iterdir())))
 
-    save(tables(), target)
+    places.save(tables(), target)
     assert written == [1, 2]
 
 
 def test_half_written_file_is_no_result(tmp_path):
     (tmp_path / ".part-00000.parquet").write_text("half")
-    assert find_done(Place(local_files, str(tmp_path)), skip_existing=False) == frozenset()
+    assert places.find_done(places.Place(local_files, str(tmp_path)), skip_existing=False) == frozenset()

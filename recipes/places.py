@@ -1,0 +1,156 @@
+"""Where images of any file system are found, and the Parquet files that their labels are written to."""
+
+import glob
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+from fsspec.implementations.arrow import ArrowFSWrapper
+from pyarrow.fs import FileSelector, FileSystem
+
+from src.cli import UserError
+from src.images import BOX_COLUMNS, EXTENSIONS, list_images
+from src.inference import Picture
+
+SECONDS_PER_FILE = 60
+"""A Parquet file is written this often; labels newer than that are lost when this process is killed."""
+SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        *((side, pa.int32()) for side in BOX_COLUMNS),
+        ("age", pa.float32()),
+        ("gender", pa.string()),
+        ("male_probability", pa.float32()),
+        ("frame", pa.int64()),  # empty, as for all images in predictions.csv
+        ("time", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+"""Columns of predictions.csv, and `error`."""
+
+
+class Place(NamedTuple):
+    """A folder or file; `filesystem` is None for this machine's own, `pattern` a glob below the folder or ""."""
+
+    filesystem: FileSystem | None
+    path: str
+    pattern: str = ""
+
+
+def open_place(address: str) -> Place:
+    """Split an address or a local path before its first wildcard; `?` and `[` are wildcards of local paths only.
+
+    Raises:
+        UserError: `pyarrow.fs` knows no such address.
+    """
+    remote = "://" in address
+    path, question, query = address.partition("?") if remote else (os.path.abspath(address), "", "")
+    wildcard = None if os.path.lexists(path) else re.search(r"\*" if remote else r"[*?[]", path)
+    split = path.rfind("/", 0, wildcard.start()) if wildcard else len(path)
+    folder, pattern = path[:split], path[split + 1 :]
+    if not remote:
+        return Place(None, folder, pattern)
+    try:
+        return Place(*FileSystem.from_uri(folder + question + query), pattern)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"cannot open {address}: {error}") from error
+
+
+def find_images(place: Place) -> dict[str, bytes]:
+    """Find image files by their ending; hidden ones are skipped.
+
+    Returns:
+        Names as in predictions.csv, which are paths below the folder, and the whole paths.
+
+    Raises:
+        UserError: There is no image.
+    """
+    found = {}
+    for path in sorted(map(os.fspath, _find_paths(place))):
+        name = path.removeprefix(place.path).lstrip("/") or os.path.basename(path)
+        if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".") and "/." not in name:
+            found[os.fsencode(name).decode("utf-8", "backslashreplace")] = os.fsencode(path)
+    if not found:
+        where = f"{place.path}/{place.pattern}".rstrip("/")
+        raise UserError(f"--images must name images (.jpg, .png, ...), found none at {where}")
+    return found
+
+
+def _find_paths(place: Place) -> Iterable[str | Path]:
+    pattern = f"{place.path}/{place.pattern}"
+    if place.filesystem is not None:
+        files = ArrowFSWrapper(place.filesystem)
+        return files.glob(pattern) if place.pattern else files.find(place.path)
+    if place.pattern:
+        return filter(os.path.isfile, glob.iglob(pattern, recursive=True))
+    return [place.path] if os.path.isfile(place.path) else list_images(place.path)
+
+
+def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
+    """Names of the images that have rows in the Parquet files of the output folder.
+
+    Raises:
+        UserError: There are such files, and `skip_existing` is not asked for.
+    """
+    parts = list_parts(target)
+    if parts and not skip_existing:
+        raise UserError(
+            f"--output_dir {target.path} already has {len(parts)} Parquet file(s); "
+            "name another folder, or give --skip_existing to label the remaining images"
+        )
+    if not parts:
+        return frozenset()
+    rows = pa.dataset.dataset(parts, schema=SCHEMA, filesystem=target.filesystem, format="parquet")
+    return frozenset(rows.to_table(columns=["image"])["image"].unique().to_pylist())
+
+
+def list_parts(target: Place) -> list[str]:
+    """Parquet files of an output folder, without half-written ones."""
+    infos = target.filesystem.get_file_info(FileSelector(target.path, allow_not_found=True))
+    return sorted(info.path for info in infos if info.extension == "parquet" and not info.base_name.startswith("."))
+
+
+def make_table(images: Iterable[Picture]) -> pa.Table:
+    """Make one row per face; one without a box for an image without a face or with an error."""
+    rows = []
+    for image in images:
+        rows += [
+            {
+                "image": image.name,
+                **dict(zip(BOX_COLUMNS, face.box, strict=True)),
+                "age": face.age,
+                "gender": face.gender,
+                "male_probability": face.male_probability,
+            }
+            for face in image.predictions
+        ] or [{"image": image.name, "error": image.error or None}]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def save(tables: Iterable[pa.Table], target: Place) -> None:
+    """Write tables to Parquet files, one for every `SECONDS_PER_FILE`; what has arrived before an error is written."""
+    waiting, begin = [], time.monotonic()
+    try:
+        for table in tables:
+            waiting.append(table)
+            if time.monotonic() - begin >= SECONDS_PER_FILE:
+                write_part(target, waiting)
+                waiting, begin = [], time.monotonic()
+    finally:
+        if waiting:
+            write_part(target, waiting)
+
+
+def write_part(target: Place, tables: list[pa.Table]) -> None:
+    """Write the next Parquet file; it appears whole or not at all."""
+    numbers = [int(number) for path in list_parts(target) for number in re.findall(r"(\d+)\.parquet$", path)]
+    name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+    target.filesystem.create_dir(target.path)
+    pa.parquet.write_table(pa.concat_tables(tables), f"{target.path}/.{name}", filesystem=target.filesystem)
+    target.filesystem.move(f"{target.path}/.{name}", f"{target.path}/{name}")
