@@ -30,7 +30,6 @@ __all__ = [
     "BOX_COLUMNS",
     "EXTENSIONS",
     "LARGEST_FILE",
-    "LARGEST_MARGIN",
     "MAX_MARGIN",
     "MAX_SIDE",
     "THRESHOLD",
