@@ -1,9 +1,10 @@
-"""Makes a table out of IMDB's or WIKI's labels, without the useless ones.
+"""Build `meta/{db}.csv` from IMDB-WIKI, dropping unusable rows.
 
     python create_db.py --db imdb
     python create_db.py --db wiki --min_score 1.0
 
-Reads `data/{db}_crop/{db}.mat` (fetch it with `./download.sh`), writes `meta/{db}.csv`.
+Reads `data/{db}_crop/{db}.mat` (fetch it with `./download.sh`). `train.py` and `evaluate.py` do so by themselves where
+the table is missing; this script is for another `--min_score`, and prints how many rows each rule drops.
 """
 
 import argparse
@@ -12,9 +13,9 @@ from src import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a table out of IMDB's or WIKI's labels.")
-    parser.add_argument("--db", default="imdb", choices=("imdb", "wiki"), help="data set (default: %(default)s)")
-    parser.add_argument("--min_score", type=float, default=1.0, help="least score of the face (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--db", default="imdb", choices=("imdb", "wiki"), help="dataset")
+    parser.add_argument("--min_score", type=float, default=1.0, help="minimum score of the face")
     args = parser.parse_args()
     from src.datasets import create_imdb_wiki
 

@@ -1,9 +1,9 @@
-"""Makes a table out of UTKFace's pictures, whose names tell age and gender.
+"""Build a table from UTKFace's images, whose names tell age and gender.
 
     python create_db_utkface.py -i data/UTKFace -o meta/utkface.csv
 
-Every picture is decoded once; files that cannot be used are named and counted by rule. The table also says which
-pictures learn, validate and test, by their content.
+Decodes every image once; files that cannot be used are named and counted by rule. The table also says which images are
+for training, validation and test, by their content.
 """
 
 import argparse
@@ -13,10 +13,10 @@ from src import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a table out of UTKFace's pictures.")
-    parser.add_argument("-i", "--input", required=True, type=Path, help="folder of the pictures")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("-i", "--input", required=True, type=Path, help="folder of the images")
     parser.add_argument("-o", "--output", required=True, type=Path, help="table to write: NAME.csv or NAME.mat")
-    parser.add_argument("--img_size", type=int, default=64, help="side of the pictures in a .mat (default: 64 pixels)")
+    parser.add_argument("--img_size", type=int, default=64, help="side of the images in a .mat, pixels")
     args = parser.parse_args()
     from src.datasets import create_utkface
 

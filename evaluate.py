@@ -1,33 +1,35 @@
-"""Says how right weights are on a table of labelled faces that they did not learn from.
+"""Evaluate weights on a held-out labelled dataset.
 
 The bundled model on UTKFace's test split, with plots:
     python evaluate.py --output_dir results/utkface
 Weights trained on IMDB, tested on WIKI:
     python evaluate.py --weight_file checkpoints/NAME.hdf5 --db wiki --split all
-Your own labelled pictures, whole photographs or face crops:
-    python evaluate.py --db my_table.csv --image_dir my_pictures --split all
+FairFace's validation part, faces found as the demo finds them:
+    python evaluate.py --db fairface --detect
+Your own labelled images, photos or face crops:
+    python evaluate.py --db my_table.csv --image_dir my_images --split all
 """
 
 import argparse
 from pathlib import Path
 
-from src.cli import run
+from src.cli import HelpFormatter, run
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
-    parser.add_argument("--db", default="utkface", help="a table's name, .csv or .mat file (default: utkface)")
-    parser.add_argument("--image_dir", help="where the table's pictures lie (default: their usual place)")
-    parser.add_argument("--split", default="test", choices=["train", "val", "test", "all"], help="(default: test)")
+    parser.add_argument("--db", default="utkface", help="name of a table, or a .csv or .mat file")
+    parser.add_argument("--image_dir", help="folder of the table's images (default: their usual place)")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test", "all"], help="part of the table")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
     )
     parser.add_argument(
-        "--detect", action="store_true", help="find the face in each picture as demo.py does, and compare"
+        "--detect", action="store_true", help="find the face in each image as demo.py does, and compare"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
-    parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")
+    parser.add_argument("--batch_size", type=int, default=32, help="faces per call of the model")
+    parser.add_argument("--output_dir", type=Path, help="folder for the report, predictions.csv and plots")
     return parser.parse_args()
 
 

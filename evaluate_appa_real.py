@@ -1,6 +1,6 @@
-"""Says how right weights are on APPA-REAL (`./download.sh appa-real` fetches it).
+"""Evaluate weights on APPA-REAL (`./download.sh appa-real` fetches it).
 
-The bundled model on the 1,500 pictures of the validation part:
+The bundled model on the 1,500 images of the validation part:
     python evaluate_appa_real.py
 Other weights on the test part, with plots:
     python evaluate_appa_real.py --weight_file checkpoints/NAME.hdf5 --split test --output_dir results/appa-real
@@ -9,19 +9,19 @@ Other weights on the test part, with plots:
 import argparse
 from pathlib import Path
 
-from src.cli import run
+from src.cli import HelpFormatter, run
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
-    parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="(default: valid)")
-    parser.add_argument("--image_dir", type=Path, help="the data set's folder (default: appa-real/appa-real-release)")
+    parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="part of the dataset")
+    parser.add_argument("--image_dir", type=Path, help="the dataset's folder (default: appa-real/appa-real-release)")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="faces in one call of the model (default: 32)")
-    parser.add_argument("--output_dir", type=Path, help="write report, predictions.csv and plots here")
+    parser.add_argument("--batch_size", type=int, default=32, help="faces per call of the model")
+    parser.add_argument("--output_dir", type=Path, help="folder for the report, predictions.csv and plots")
     return parser.parse_args()
 
 

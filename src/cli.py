@@ -1,5 +1,6 @@
 """What all scripts share: the project's folder, one-line errors, exit codes and progress."""
 
+import argparse
 import logging
 import os
 import sys
@@ -12,6 +13,13 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the scripts; `data/`, `meta/`, `checkpoints/` ... are found from here."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show a script's docstring as it is written, and the defaults of its options."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class UserError(Exception):

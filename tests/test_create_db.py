@@ -44,7 +44,7 @@ def test_writes_the_table_from_any_working_folder(project):
 def test_missing_mat_is_one_line(project):
     done = run(project, "--db", "imdb")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: expected ")
+    assert done.stderr.startswith("error: ")
     assert "./download.sh imdb" in done.stderr
     assert done.stderr.count("\n") == 1
 

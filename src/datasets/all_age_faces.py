@@ -1,6 +1,6 @@
 """All-Age-Faces (Cheng et al., "Exploiting Effective Facial Patches for Robust Gender Recognition", 2019).
 
-13,322 whole photographs, mostly of Asian faces, from 2 to 80 years. The folder holds `original images/00000A02.jpg`
+13,322 photos, mostly of Asian faces, from 2 to 80 years. The folder holds `original images/00000A02.jpg`
 (the number after `A` is the age in years) and `image sets/{train,val}.txt` with lines `00000A02.jpg 0`, 0 = female,
 1 = male. The folder of the download is called "All-Age-Faces Dataset"; here it is `data/All-Age-Faces`.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.cli import UserError
-from src.datasets.image_files import distinct_files
+from src.datasets.image_files import drop_copies, hash_files
 from src.datasets.splits import content_split
 from src.images import list_images
 from src.labels import FEMALE, MALE, clip_age
@@ -22,7 +22,7 @@ GENDERS_IN_LISTS = {"0": FEMALE, "1": MALE}
 
 
 def load_train(folder: Path) -> pd.DataFrame:
-    """The pictures of `train.txt`, split by content; without lists all pictures, of unknown gender.
+    """Load the images of `train.txt`, split by content; without lists all images, of unknown gender.
 
     Files with equal bytes count once, and not at all where they also stand in `val.txt` or have contradicting labels.
 
@@ -30,38 +30,38 @@ def load_train(folder: Path) -> pd.DataFrame:
         A table as `src.datasets.table` describes it.
 
     Raises:
-        UserError: there are no such pictures in `folder`.
+        UserError: there are no such images in `folder`.
     """
-    table = distinct_files(_listed(folder), f"All-Age-Faces in {folder}")
+    table = drop_copies(hash_files(_listed(folder), f"All-Age-Faces in {folder}"))
     table = table[table["list"] != "val"]
     return table.assign(split=table["sha256"].map(content_split)).drop(columns=["list", "sha256"])
 
 
 def load_val(folder: Path) -> pd.DataFrame:
-    """The pictures of `val.txt`, all of them in the split `test`; else as `load_train`."""
-    table = distinct_files(_listed(folder), f"All-Age-Faces in {folder}")
+    """Load the images of `val.txt`, all of them in the split `test`; else as `load_train`."""
+    table = drop_copies(hash_files(_listed(folder), f"All-Age-Faces in {folder}"))
     table = table[table["list"] == "val"]
     if table.empty:
-        raise UserError(f"expected the list {folder / 'image sets' / 'val.txt'} of pictures, found none")
+        raise UserError(f"no images of the list {folder / 'image sets' / 'val.txt'} found")
     return table.assign(split="test").drop(columns=["list", "sha256"])
 
 
 def _listed(folder: Path) -> pd.DataFrame:
-    """Columns `path`, `gender`, `age`, `margin`, `list` of all pictures that stand in a list, `val` first."""
-    pictures = folder / "original images"
+    """Columns `path`, `gender`, `age`, `margin`, `list` of all images that stand in a list, `val` first."""
+    images = folder / "original images"
     lists = [_read_list(folder, name) for name in ("val", "train")]
     if all(rows.empty for rows in lists):
-        names = [path.name for path in list_images(pictures, recursive=False)]
+        names = [path.name for path in list_images(images, recursive=False)]
         lists = [pd.DataFrame({"name": names, "gender": np.nan, "list": ""})]
     table = pd.concat(lists, ignore_index=True)
     if table.empty:
         raise UserError(
-            f"expected All-Age-Faces' pictures in {pictures}, found none:"
-            " put the data set there, or give its folder as data.image_dir"
+            f"no images of All-Age-Faces found in {images}: put the data set there, or give its folder as"
+            " data.image_dir"
         )
     ages = [AGE_IN_NAME.search(name) for name in table["name"]]
     table["age"] = clip_age(np.array([float(match[1]) if match else np.nan for match in ages]))
-    table["path"] = [str(pictures / name) for name in table["name"]]
+    table["path"] = [str(images / name) for name in table["name"]]
     return table.assign(margin=np.nan)[["path", "gender", "age", "margin", "list"]]
 
 
@@ -70,6 +70,6 @@ def _read_list(folder: Path, name: str) -> pd.DataFrame:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = [line.rsplit(maxsplit=1) for line in lines if line.strip()]
     if wrong := [row for row in rows if len(row) != 2 or row[1] not in GENDERS_IN_LISTS]:
-        raise UserError(f"expected lines `NAME.jpg 0` or `NAME.jpg 1` in {path}, received {' '.join(wrong[0])!r}")
+        raise UserError(f"{path} must have lines `NAME.jpg 0` or `NAME.jpg 1`, got {' '.join(wrong[0])!r}")
     genders = np.array([GENDERS_IN_LISTS[gender] for _, gender in rows], dtype=np.float64)
-    return pd.DataFrame({"name": [picture for picture, _ in rows], "gender": genders, "list": name})
+    return pd.DataFrame({"name": [image for image, _ in rows], "gender": genders, "list": name})

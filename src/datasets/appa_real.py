@@ -21,18 +21,17 @@ COLUMNS = ("file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "
 
 
 def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
-    """All splits whose `gt_avg_*.csv` exists.
+    """Load all splits whose `gt_avg_*.csv` exists.
 
     Args:
         folder: The unpacked `appa-real-release`.
-        ignore_list: Text file that names pictures (`file_name`, one a line) to leave out of the train split; may be
-            missing.
+        ignore_list: Text file that names images (`file_name`, one per line) to drop from training; may be missing.
         target: Which age `age` is, `real` or `apparent`.
 
     Returns:
         A table as `table.py` describes it, plus `file_name` (str), `apparent_age`, `apparent_std` and `real_age`
         (float64, years as given) and, for the target `apparent`, `age_std` (float64, years: spread of the votes).
-        Whether the pictures exist is not asked.
+        The images are not looked for.
 
     Raises:
         UserError: the data is missing, or a file is not as described.
@@ -40,8 +39,8 @@ def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
     splits = [split for split in FOLDERS if _csv(folder, split).is_file()]
     if not splits:
         raise UserError(
-            f"expected APPA-REAL's gt_avg_train.csv in {folder}, which is not there: fetch it with"
-            " `./download.sh appa-real`, or give its folder as data.image_dir"
+            f"APPA-REAL's gt_avg_train.csv not found in {folder}: run `./download.sh appa-real`, or give its folder as"
+            " data.image_dir"
         )
     table = pd.concat([_read_split(folder, split) for split in splits], ignore_index=True)
     table = table[~((table["split"] == "train") & table["file_name"].isin(_read_names(ignore_list)))]
@@ -61,12 +60,12 @@ def _read_split(folder: Path, split: str) -> pd.DataFrame:
         rows = pd.read_csv(path, skipinitialspace=True, dtype={"file_name": str}).rename(columns=str.strip)
         ages = rows[list(COLUMNS[2:])].astype(np.float64)
     except (ValueError, KeyError) as error:
-        raise UserError(f"expected the columns {','.join(COLUMNS)} in {path}, received: {error}") from error
-    pictures = os.path.abspath(folder / FOLDERS[split])
+        raise UserError(f"{path} must have the columns {','.join(COLUMNS)}: {error}") from error
+    images = os.path.abspath(folder / FOLDERS[split])
     return pd.DataFrame(
         {
             "file_name": rows["file_name"],
-            "path": [os.path.join(pictures, f"{name}_face.jpg") for name in rows["file_name"]],
+            "path": [os.path.join(images, f"{name}_face.jpg") for name in rows["file_name"]],
             "split": split,
             "apparent_age": ages["apparent_age_avg"],
             "apparent_std": ages["apparent_age_std"],

@@ -14,7 +14,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.datasets.csv_table import read_cells, require_cells
-from src.datasets.image_files import distinct_files
+from src.datasets.image_files import drop_copies, hash_files
 from src.datasets.splits import content_split_without_test
 from src.labels import AGE_GROUPS, GENDERS
 
@@ -32,8 +32,9 @@ MONTHS = {r"m(ar|är|rt|rz)\w*": "3", r"se[pt]\w*": "9", r"o(ct|kt|tt|ut)\w*": "
 def load(folder: Path) -> pd.DataFrame:
     """Load the parts whose `fairface_label_*.csv` exists.
 
-    The published validation part is the split `test`; the training part is split 90/10 by content into `train` and
-    `val`. Files with equal bytes count once, and not at all where their labels disagree.
+    The published validation part is the split `test`, all of it; the training part is split 90/10 by content into
+    `train` and `val`. In these, files with equal bytes count once, and not at all where their labels disagree or they
+    are in the test part too.
 
     Returns:
         A table as `src.datasets` describes it, with `age_min`, `age_max` and `ethnicity`; `age` is NaN.
@@ -47,10 +48,13 @@ def load(folder: Path) -> pd.DataFrame:
             f"{_csv(folder, 'train')} not found: put FairFace there (images as train/N.jpg, val/N.jpg; see"
             " docs/data.md), or give its folder as data.image_dir"
         )
-    table = pd.concat([_read_part(folder, part) for part in parts[::-1]], ignore_index=True)  # of copies, test stays
-    table = distinct_files(table, f"FairFace in {folder}")
-    split = table["sha256"].map(content_split_without_test).where(table["split"] != "test", "test")
-    return table.assign(split=split).drop(columns="sha256")
+    table = pd.concat([_read_part(folder, part) for part in parts], ignore_index=True)
+    table = hash_files(table, f"FairFace in {folder}")
+    is_test = table["split"] == "test"
+    test, others = table[is_test], drop_copies(table[~is_test])
+    others = others[~others["sha256"].isin(test["sha256"])]
+    others = others.assign(split=others["sha256"].map(content_split_without_test))
+    return pd.concat([others, test], ignore_index=True).drop(columns="sha256")
 
 
 def _csv(folder: Path, part: str) -> Path:

@@ -63,22 +63,22 @@ def drop_missing(table: pd.DataFrame, what: str, advice: str = "give their folde
     return table[exists].reset_index(drop=True)
 
 
-def distinct_files(table: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Drop missing files, copies of an earlier file, and all copies whose labels disagree.
-
-    Args:
-        table: At least the columns `path`, `gender`, `age`.
-        what: Whose images they are, for messages.
-
-    Returns:
-        The other rows with a column `sha256`.
-    """
+def hash_files(table: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Drop missing files and add the column `sha256` of the others."""
     table = drop_missing(table, what)
     table["sha256"] = pd.Series(map_threads(file_sha256, table["path"].tolist(), "hash"), dtype=object)
-    table = table[table["sha256"].notna()]
+    return table[table["sha256"].notna()]
+
+
+def drop_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop copies of an earlier file, and all copies whose labels disagree.
+
+    Args:
+        table: At least the columns `sha256`, `gender`, `age`.
+    """
     age = table["age"].fillna(table["age_min"]) if "age_min" in table else table["age"]
     copies, contradicting = find_copies(table["sha256"], table["gender"], age)
-    return table[~copies & ~contradicting].reset_index(drop=True)
+    return table[~copies & ~contradicting]
 
 
 def find_copies(sha256: pd.Series, gender: pd.Series, age: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """IMDB-WIKI (Rothe, Timofte and Van Gool, "DEX: Deep EXpectation of apparent age", ICCVW 2015): labels out of `.mat`.
 
-`{db}.mat` holds one MATLAB struct of arrays, one entry a picture: `dob` (day of birth as MATLAB's serial day),
+`{db}.mat` holds one MATLAB struct of arrays, one entry per image: `dob` (day of birth as MATLAB's serial day),
 `photo_taken` (year), `gender` (0 female, 1 male, NaN unknown), `face_score` (-Inf without a face), `second_face_score`
 (NaN without a second face), `full_path`. IMDB has 460,723 entries, WIKI 62,328.
 """
@@ -24,7 +24,7 @@ FIRST_DAY = 367
 EPOCH_DAY = 719529
 """MATLAB's serial day of 1 January 1970."""
 
-# The rules by which a row falls, each a boolean column of `read_imdb_wiki`'s result.
+# The rules by which a row is dropped, each a boolean column of `read_imdb_wiki`'s result.
 RULES = {
     "low_score": "face score below {min_score:g}",
     "second_face": "a second face",
@@ -37,7 +37,7 @@ PERSON = {"imdb": r"(nm[0-9]+)[^/]*$", "wiki": r"([^/_]+)_[^/]*$"}
 
 
 def load_arrays(path: Path, db: str) -> dict[str, np.ndarray]:
-    """Reads the `.mat` of a database.
+    """Read the `.mat` of a database.
 
     Returns:
         `FIELDS` -> `(n,)` arrays: numbers as stored, `full_path` an object array of one-element string arrays.
@@ -47,23 +47,23 @@ def load_arrays(path: Path, db: str) -> dict[str, np.ndarray]:
     """
     advice = f"fetch it with `./download.sh {db}`"
     if not path.is_file():
-        raise UserError(f"expected {path}, which does not exist: {advice}")
+        raise UserError(f"{path} not found: {advice}")
     try:
         struct = load_mat(path, db)[db]
         arrays = {field: struct[field].ravel() for field in FIELDS}
     except Exception as error:  # damaged files make scipy raise almost anything
         reason = f"{type(error).__name__} {error}"
         raise UserError(
-            f"expected the struct `{db}` in {path}, which is damaged or another file ({reason}): {advice}"
+            f"{path} must hold the struct `{db}`, got a damaged or another file ({reason}): {advice}"
         ) from error
     lengths = {field: len(values) for field, values in arrays.items()}
     if len(set(lengths.values())) != 1:
-        raise UserError(f"expected fields of one length in {path}, received {lengths}: {advice}")
+        raise UserError(f"{path} must have fields of one length, got {lengths}: {advice}")
     return arrays
 
 
 def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
-    """Age in whole years, were every picture taken in the middle of its year.
+    """Calculate ages in whole years, as if every photo were taken in the middle of its year.
 
     Args:
         dob: `(n,)` days of birth, MATLAB's serial days (1 is 1 January of year 0); below 367 they count as 1 January of
@@ -80,7 +80,7 @@ def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
 
 
 def apply_rules(arrays: dict[str, np.ndarray], ages: np.ndarray, min_score: float) -> pd.DataFrame:
-    """Which rules each row breaks: boolean columns, the keys of `RULES`. A NaN score breaks none."""
+    """Mark which rules each row breaks: boolean columns, the keys of `RULES`. A NaN score breaks none."""
     return pd.DataFrame(
         {
             "low_score": arrays["face_score"] < min_score,
@@ -92,7 +92,7 @@ def apply_rules(arrays: dict[str, np.ndarray], ages: np.ndarray, min_score: floa
 
 
 def clean(arrays: dict[str, np.ndarray], min_score: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The meta table (`genders`, `ages` as int64, `img_paths`; input order) of rows that break no rule; the rules."""
+    """Return the meta table (`genders`, `ages` as int64, `img_paths`) of rows that break no rule, and the rules."""
     ages = calculate_age(arrays["dob"], arrays["photo_taken"])
     rules = apply_rules(arrays, ages, min_score)
     used = ~rules.to_numpy().any(axis=1)
@@ -111,7 +111,7 @@ def _strings(cells: np.ndarray) -> list[str]:
 
 
 def read_imdb_wiki(path: Path, db: str, min_score: float = 1.0) -> pd.DataFrame:
-    """All raw labels of a database, before any row falls.
+    """Read all raw labels of a database, before any row is dropped.
 
     Returns:
         `img_paths` (str), `person` (str), `genders` (float64, NaN unknown), `ages` (float64, years, label errors
@@ -139,7 +139,7 @@ def read_imdb_wiki(path: Path, db: str, min_score: float = 1.0) -> pd.DataFrame:
 
 
 def persons(paths: pd.Series, db: str) -> pd.Series:
-    """Who is on each picture: IMDB's nm number, WIKI's page number; the path itself where it tells no person."""
+    """Name the person of each image: IMDB's nm number, WIKI's page number; the path itself where it tells none."""
     return paths.str.extract(PERSON[db], expand=False).fillna(paths)
 
 
@@ -153,7 +153,7 @@ def create_db(db: str, min_score: float = 1.0, root: Path = ROOT, folder: Path |
         folder: Where `{db}.mat` lies, by default `data/{db}_crop` below `root`.
 
     Returns:
-        The lines to print: how many rows fell to each rule, and what was written.
+        The lines to print: how many rows each rule dropped, and what was written.
 
     Raises:
         UserError: the `.mat` is missing or damaged, or no row is left.
@@ -161,9 +161,7 @@ def create_db(db: str, min_score: float = 1.0, root: Path = ROOT, folder: Path |
     source, output = (folder or root / "data" / f"{db}_crop") / f"{db}.mat", root / "meta" / f"{db}.csv"
     table, rules = clean(load_arrays(source, db), min_score)
     if table.empty:
-        raise UserError(
-            f"expected rows that pass the rules in {source}, received none: lower --min_score ({min_score:g})"
-        )
+        raise UserError(f"no row of {source} passes the rules: lower --min_score ({min_score:g})")
     write_csv(table, output)
     counts = [f"{rules[rule].sum():9,} with {RULES[rule].format(min_score=min_score)}" for rule in RULES]
     return [

@@ -1,8 +1,8 @@
-"""Tables with the pictures inside, in one MATLAB file (version 5, which holds at most 2 GB).
+"""Tables with the images inside, in one MATLAB file (written as version 5, which holds at most 2 GB).
 
 The keys are those of yu4u/age-gender-estimation, release v0.5: `image (n, size, size, 3)`, `gender`, `age`, `db`,
 `img_size`, `min_score`; and four more: `gender_order` and `colour` say how to read `gender` and `image`, `split` and
-`sha256` (of the file that a picture came from) keep the split by content. Files without these are read by that
+`sha256` (of the file that an image came from) keep the split by content. Files without these are read by that
 project's convention: BGR, and gender 0 = male where `db` is `utk`.
 """
 
@@ -24,24 +24,24 @@ MAX_BYTES = 2**31 - 2**10
 """Of one array in the format, with room for its header."""
 
 
-def check_size(pictures: int, img_size: int) -> None:
-    """Demands that so many pictures fit into one file.
+def check_size(images: int, img_size: int) -> None:
+    """Require that so many images fit into one file.
 
     Raises:
         UserError: names the size that would fit.
     """
     if img_size < 1:
-        raise UserError(f"expected --img_size of at least 1 pixel, received {img_size}")
-    if pictures * img_size**2 * 3 > MAX_BYTES:
-        largest = math.isqrt(MAX_BYTES // (3 * pictures))
+        raise UserError(f"--img_size must be >= 1, got {img_size}")
+    if images * img_size**2 * 3 > MAX_BYTES:
+        largest = math.isqrt(MAX_BYTES // (3 * images))
         raise UserError(
-            f"expected pictures that fit into the 2 GB of a .mat, received {pictures:,} of {img_size} x {img_size}"
-            f" pixels: use --img_size {largest} at most, or write a .csv, which leaves the pictures where they are"
+            f"{images:,} images of {img_size} x {img_size} pixels do not fit into the 2 GB of a .mat: use --img_size"
+            f" {largest} at most, or write a .csv, which leaves the images where they are"
         )
 
 
 def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> None:
-    """Writes a table with its pictures; the file appears whole or not at all.
+    """Write a table with its images; the file appears whole or not at all.
 
     Args:
         path: File to write.
@@ -70,7 +70,7 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
 
 
 def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
-    """Reads such a file.
+    """Read such a file, of MATLAB version 5, 7 or 7.3.
 
     Returns:
         A table as `table.py` describes it, without `margin`, with a column `image` (uint8 RGB, `(size, size, 3)`);
@@ -88,11 +88,11 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
             raise ValueError(f"image is {images.dtype} of shape {images.shape} for {len(table)} labels")
     except Exception as error:  # damaged files make scipy raise almost anything
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"expected a table made by create_db_utkface.py in {path}, received: {reason}") from error
+        raise UserError(f"{path} must be a table made by create_db_utkface.py: {reason}") from error
     if _strings(content, "gender_order", ["male", "female"] if db == "utk" else GENDERS) != list(GENDERS):
         table["gender"] = 1 - table["gender"]
     if not (table["gender"].isin([0, 1]) | table["gender"].isna()).all() or (table["age"] < 0).any():
-        raise UserError(f"expected genders 0 and 1 and ages from 0 in {path}, received others: make the file again")
+        raise UserError(f"{path} must have genders 0 and 1 and ages >= 0, got others: make the file again")
     colours = _strings(content, "colour", ["BGR"])
     images = np.ascontiguousarray(images if colours == ["RGB"] else images[..., ::-1])
     table["age"] = clip_age(table["age"])
@@ -100,7 +100,7 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
     table["image"] = list(images)
     table["split"] = _strings(content, "split", []) or [_split_of(image) for image in images]
     if not table["split"].isin(SPLITS).all():
-        raise UserError(f"expected the splits {', '.join(SPLITS)} in {path}, received others: make the file again")
+        raise UserError(f"{path} must have the splits {', '.join(SPLITS)}, got others: make the file again")
     return table, db
 
 

@@ -1,6 +1,6 @@
-"""Which rows of a table learn, validate and test: by a picture's bytes or by the person it shows, without any list.
+"""Splits into training, validation and test rows: by an image's bytes or by the person it shows, without any list.
 
-Rules that need no list give the same answer on every machine, and neither copies nor persons stand on two sides.
+Such rules give the same result on every machine, and neither copies nor persons stand on two sides.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ SPLITS = ("train", "val", "test")
 
 
 def content_split(sha256: str) -> str:
-    """`train`, `val` or `test` for a picture: 0 of ten is test, 1 validation, 2 to 9 train.
+    """Return `train`, `val` or `test` for an image: 0 of ten is test, 1 validation, 2 to 9 train.
 
     Args:
         sha256: Hexadecimal SHA-256 of the file's bytes; its first 8 digits, as an integer, mod 10 decide.
@@ -22,12 +22,12 @@ def content_split(sha256: str) -> str:
 
 
 def content_split_without_test(sha256: str) -> str:
-    """`val` where `content_split` says so (1 of ten), else `train`: 90/10 for tables that name no test part."""
+    """Return `val` where `content_split` does (1 of ten), else `train`: 90/10 for tables without a test part."""
     return "val" if _decimal(sha256) == 1 else "train"
 
 
 def person_split(persons: Iterable[str]) -> np.ndarray:
-    """90/10 by person: the SHA-256 of the person's identifier decides as for pictures, 1 of ten is `val`.
+    """Split 90/10 by person: the SHA-256 of the person's identifier decides as for images, 1 of ten is `val`.
 
     Returns:
         `(n,)` array of `train` and `val`; equal persons get equal splits.

@@ -1,4 +1,4 @@
-"""UTKFace (Zhang, Song and Qi, CVPR 2017, https://susanqq.github.io/UTKFace/): labels out of file names, checked files.
+"""UTKFace (Zhang, Song and Qi, CVPR 2017, https://susanqq.github.io/UTKFace/): labels from file names, checked files.
 
 A file is called `age_gender_race_time.jpg.chip.jpg`, gender 0 = male, 1 = female.
 """
@@ -20,7 +20,7 @@ from src.files import file_sha256, map_threads
 from src.images import EXTENSIONS, ImageError, read_image, resize
 from src.labels import FEMALE, MALE, clip_age
 
-# The pictures ("chips") are face boxes with a border. Measured with dlib on 600 chips of the train split, each on a
+# The images ("chips") are face boxes with a border. Measured with dlib on 600 chips of the train split, each on a
 # larger ground and randomly scaled, since dlib's box sizes are a factor 1.2 apart: (chip / box - 1) / 2 has the median
 # 0.054 with the chip's edge continued and 0.066 on grey, half of the chips lie between 0.02 and 0.09, and left and top
 # differ from right and bottom by 0.02. On the bare chip it is 0.056.
@@ -32,18 +32,18 @@ ETHNICITY_IN_NAME = re.compile(r"\d{1,3}_[01]_([0-4])_\d+")
 LABELS_IN_NAME = re.compile(r"([0-9]{1,3})_([01])(?=[_. ])")
 GENDERS_IN_NAME = {"0": MALE, "1": FEMALE}
 
-# Why a file is not used, in the order in which the rules are asked.
+# Why a file is not used, in the order in which the rules apply.
 RULES = {
-    "ending": "not a picture by its ending",
+    "ending": "not an image by its ending",
     "name": "no age and gender in the name",
     "unreadable": "unreadable",
-    "contradicting": "copies of one picture with contradicting labels",
-    "copy": "further copies of a used picture",
+    "contradicting": "copies of one image with contradicting labels",
+    "copy": "further copies of a used image",
 }
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
-    """Age (years, above 100 counted as 100) and gender (0 female, 1 male) that a file name tells; None if it does not.
+    """Read age (years, above 100 counted as 100) and gender (0 female, 1 male) from a file name; None if it tells none.
 
     What follows age and gender may be odd: some real names lack the third field or a dot, or have a space.
     """
@@ -52,32 +52,32 @@ def parse_name(name: str) -> tuple[int, int] | None:
 
 
 def ethnicities(paths: Iterable[str]) -> list[str]:
-    """Names of `ETHNICITIES` that file names tell, "" where one does not."""
+    """Read names of `ETHNICITIES` from file names, "" where one tells none."""
     codes = (ETHNICITY_IN_NAME.match(PurePath(path).name) for path in paths)
     return [ETHNICITIES[int(code[1])] if code else "" for code in codes]
 
 
 def scan(folder: Path) -> pd.DataFrame:
-    """Lists all files below `folder` (hidden ones apart) with labels and content, and finds copies; decodes nothing.
+    """List all files below `folder` (except hidden ones) with labels and content, and find copies; decode nothing.
 
     Returns:
-        One row a file, sorted by path: `img_paths` (relative to `folder`, with `/`), `genders` and `ages` (float64,
+        One row per file, sorted by path: `img_paths` (relative to `folder`, with `/`), `genders` and `ages` (float64,
         NaN where the name does not tell), `sha256`, `split`, and `rule`: a key of `RULES` for a file that is not used,
         "" for the others.
 
     Raises:
-        UserError: `folder` does not exist or holds no picture.
+        UserError: `folder` does not exist or holds no image.
     """
     if not folder.is_dir():
-        raise UserError(f"expected the folder of UTKFace's pictures, received {folder}, which is no folder")
+        raise UserError(f"{folder} must be the folder of UTKFace's images, got no folder")
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
     frame = pd.DataFrame({"img_paths": [path.relative_to(folder).as_posix() for path in paths]}, dtype=object)
     labels = [parse_name(path.name) or (np.nan, np.nan) for path in paths]
     frame[["ages", "genders"]] = np.array(labels, dtype=np.float64).reshape(-1, 2)
-    pictures = np.array([path.suffix.lower() in EXTENSIONS for path in paths], dtype=bool)
-    if not pictures.any():
-        raise UserError(f"expected UTKFace's pictures (age_gender_race_time.jpg.chip.jpg) in {folder}, found none")
-    frame["rule"] = np.select([~pictures, frame["ages"].isna()], ["ending", "name"], "").astype(object)
+    images = np.array([path.suffix.lower() in EXTENSIONS for path in paths], dtype=bool)
+    if not images.any():
+        raise UserError(f"no images of UTKFace (age_gender_race_time.jpg.chip.jpg) found in {folder}")
+    frame["rule"] = np.select([~images, frame["ages"].isna()], ["ending", "name"], "").astype(object)
     left = frame.index[frame["rule"] == ""]
     frame["sha256"] = pd.Series(map_threads(file_sha256, [paths[i] for i in left], "hash"), left, dtype=object)
     frame.loc[left[frame.loc[left, "sha256"].isna()], "rule"] = "unreadable"
@@ -97,11 +97,11 @@ def _mark_copies(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def check_pictures(frame: pd.DataFrame, folder: Path, img_size: int | None = None) -> np.ndarray | None:
-    """Decodes each distinct picture of `scan`'s result once and marks the unreadable ones in `frame["rule"]`.
+def check_images(frame: pd.DataFrame, folder: Path, img_size: int | None = None) -> np.ndarray | None:
+    """Decode each distinct image of `scan`'s result once and mark the unreadable ones in `frame["rule"]`.
 
     Returns:
-        With `img_size`: the used pictures, `(used, img_size, img_size, 3)` uint8 RGB; else None.
+        With `img_size`: the used images, `(used, img_size, img_size, 3)` uint8 RGB; else None.
     """
     used = frame.index[frame["rule"] == ""]
     distinct = frame.index[frame["sha256"].notna() & ~frame["sha256"].duplicated()]
@@ -126,28 +126,28 @@ def check_pictures(frame: pd.DataFrame, folder: Path, img_size: int | None = Non
 
 
 def meta_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The used rows of `scan`'s result as they stand in a meta CSV."""
+    """Return the used rows of `scan`'s result as they stand in a meta CSV."""
     used = frame[frame["rule"] == ""].astype({"genders": np.int64, "ages": np.int64})
     return used[["genders", "ages", "img_paths", "split"]].assign(margin=MARGIN)
 
 
 def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
-    """Writes the table of all usable pictures below `folder`.
+    """Write the table of all usable images below `folder`.
 
     Returns:
         The lines to print: every file that is not used, then the counts by rule, then how to train on the table.
 
     Raises:
-        UserError: no pictures, or `output` is neither a `.csv` nor a `.mat`.
+        UserError: no images, or `output` is neither a `.csv` nor a `.mat`.
         JobError: no file can be used.
     """
     as_mat = output.suffix.lower() == ".mat"
     if not as_mat and output.suffix.lower() != ".csv":
-        raise UserError(f"expected the name of a .csv or .mat for the output, received {output}")
+        raise UserError(f"--output must end in .csv or .mat, got {output}")
     frame = scan(folder)
     if as_mat:
         check_size((frame["rule"] == "").sum(), img_size)
-    images = check_pictures(frame, folder, img_size if as_mat else None)
+    images = check_images(frame, folder, img_size if as_mat else None)
     if not (frame["rule"] == "").any():
         reasons = ", ".join(f"{count:,} {RULES[rule]}" for rule, count in frame["rule"].value_counts().items())
         raise JobError(f"none of the {len(frame):,} files in {folder} can be used: {reasons}")
@@ -159,7 +159,7 @@ def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
 
 
 def report(frame: pd.DataFrame) -> list[str]:
-    """Names the files of `scan`'s result that are not used and counts the files by rule and split."""
+    """Name the files of `scan`'s result that are not used and count the files by rule and split."""
     lines = [
         f"not used, {RULES[rule]}: {printable(path)}"
         for rule in RULES
@@ -174,12 +174,12 @@ def report(frame: pd.DataFrame) -> list[str]:
 
 
 def printable(path: str) -> str:
-    """The path with what no terminal can print (bytes that are no UTF-8, line breaks) escaped."""
+    """Escape what no terminal can print (bytes that are no UTF-8, line breaks) in a path."""
     return path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
 def how_to_use(folder: Path, output: Path) -> list[str]:
-    """One line: what `train.py` must be told to learn from `output`, whose pictures lie in `folder`."""
+    """Return the line that tells how to train on `output`, whose images lie in `folder`."""
     db = "utkface" if output.resolve() == ROOT / "meta" / "utkface.csv" else output
     home = db == "utkface" and folder.resolve() == (ROOT / "data" / "UTKFace").resolve()
     inside = output.suffix.lower() == ".mat"

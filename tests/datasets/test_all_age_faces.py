@@ -78,10 +78,10 @@ def test_a_name_without_age_is_a_picture_of_unknown_age(folder):
 
 
 def test_missing_data_and_wrong_lists(folder, tmp_path):
-    with pytest.raises(UserError, match="found none"):
+    with pytest.raises(UserError, match="no images of All-Age-Faces found"):
         load_train(tmp_path / "nowhere")
     (folder / "image sets").mkdir()
     for text in ("00000A02.jpg male\n", "00000A02.jpg\n"):
         (folder / "image sets" / "train.txt").write_text(text)
-        with pytest.raises(UserError, match=r"expected lines `NAME\.jpg 0`"):
+        with pytest.raises(UserError, match=r"must have lines `NAME\.jpg 0`"):
             load_train(folder)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -127,10 +129,22 @@ def test_missing_files(tmp_path, caplog):
         fairface.load(tmp_path)
 
 
-def test_copies_count_once_and_those_of_the_test_part_stay_there(tmp_path):
-    write_part(tmp_path, "train", "3-9,Male,White,True", "0-2,Male,White,True", "20-29,Male,White,True")
-    write_part(tmp_path, "val", "3-9,Male,White,True")
+def test_copies_count_once_and_not_where_they_are_tested(tmp_path):
+    rows = ["3-9,Male,White,True", "0-2,Male,White,True", "20-29,Male,White,True", "0-2,Male,Black,True"]
+    write_part(tmp_path, "train", *rows, *rows[:1])
+    write_part(tmp_path, "val", rows[0], rows[0])
+    (tmp_path / "val" / "2.jpg").write_bytes((tmp_path / "val" / "1.jpg").read_bytes())  # stays: the part is published
     (tmp_path / "train" / "1.jpg").write_bytes((tmp_path / "val" / "1.jpg").read_bytes())
     (tmp_path / "train" / "3.jpg").write_bytes((tmp_path / "train" / "2.jpg").read_bytes())  # another age group
+    (tmp_path / "train" / "5.jpg").write_bytes((tmp_path / "train" / "4.jpg").read_bytes())  # another age group, too
     table = fairface.load(tmp_path)
-    assert table["path"].tolist() == [str(tmp_path / "val" / "1.jpg")]
+    assert table["path"].tolist() == [str(tmp_path / "val" / "1.jpg"), str(tmp_path / "val" / "2.jpg")]
+    (tmp_path / "train" / "3.jpg").write_bytes(b"another image")
+    (tmp_path / "train" / "5.jpg").write_bytes(b"a third image")
+    table = fairface.load(tmp_path)
+    assert sorted(Path(path).name for path in table.loc[table["split"] != "test", "path"]) == [
+        "2.jpg",
+        "3.jpg",
+        "4.jpg",
+        "5.jpg",
+    ]

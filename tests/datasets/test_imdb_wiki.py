@@ -140,7 +140,7 @@ def test_persons_out_of_paths():
 
 def test_missing_and_damaged_files_name_the_download(tmp_path):
     path = tmp_path / "data" / "wiki_crop" / "wiki.mat"
-    with pytest.raises(UserError, match=r"does not exist: fetch it with `\./download\.sh wiki`"):
+    with pytest.raises(UserError, match=r"not found: fetch it with `\./download\.sh wiki`"):
         imdb_wiki.create_db("wiki", 1.0, tmp_path)
     write_imdb_wiki(path, "wiki", [row(number) for number in range(50)])
     whole = path.read_bytes()
@@ -149,6 +149,6 @@ def test_missing_and_damaged_files_name_the_download(tmp_path):
         with pytest.raises(UserError, match=r"damaged or another file.*`\./download\.sh wiki`"):
             imdb_wiki.create_db("wiki", 1.0, tmp_path)
     write_imdb_wiki(path, "imdb", [row()])
-    with pytest.raises(UserError, match=r"expected the struct `wiki`"):
+    with pytest.raises(UserError, match=r"must hold the struct `wiki`"):
         imdb_wiki.create_db("wiki", 1.0, tmp_path)
     assert not (tmp_path / "meta").exists()

@@ -78,7 +78,7 @@ def test_parse_name(name, expected):
 
 def test_each_file_falls_to_one_rule(folder):
     frame = utkface.scan(folder)
-    utkface.check_pictures(frame, folder)
+    utkface.check_images(frame, folder)
     rules = frame.groupby("rule")["img_paths"].apply(list).to_dict()
     assert rules == {
         "": sorted([*USED, "40_0_0_1.jpg.chip.jpg"]),
@@ -127,9 +127,9 @@ def test_mat_holds_the_same_table_and_the_pictures(folder, tmp_path):
 
 
 def test_too_large_a_mat_is_refused_before_pictures_are_decoded(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(utkface, "check_pictures", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(utkface, "check_images", lambda *_: pytest.fail("decoded"))
     # 9 different files have labels that no copy contradicts: the 7 that are used and two that are damaged.
-    with pytest.raises(UserError, match=r"received 9 of 20000 x 20000 pixels: use --img_size \d+ at most"):
+    with pytest.raises(UserError, match=r"9 images of 20000 x 20000 pixels .*: use --img_size \d+ at most"):
         utkface.create_db(folder, tmp_path / "my.mat", img_size=20_000)
     assert not (tmp_path / "my.mat").exists()
 
@@ -143,10 +143,10 @@ def test_pictures_in_folders_below(tmp_path):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(UserError, match="which is no folder"):
+    with pytest.raises(UserError, match="got no folder"):
         utkface.create_db(tmp_path / "missing", tmp_path / "my.csv")
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match="found none"):
+    with pytest.raises(UserError, match="no images of UTKFace"):
         utkface.create_db(tmp_path, tmp_path / "my.csv")
     with pytest.raises(UserError, match=r"\.csv or \.mat"):
         utkface.create_db(tmp_path, tmp_path / "my.txt")
@@ -155,7 +155,7 @@ def test_mistakes(tmp_path):
         with pytest.raises(JobError, match=r"none of the \d files .* can be used: .*1 unreadable"):
             utkface.create_db(tmp_path, tmp_path / name)
         assert not (tmp_path / name).exists()
-    with pytest.raises(UserError, match="--img_size of at least 1 pixel, received 0"):
+    with pytest.raises(UserError, match="--img_size must be >= 1, got 0"):
         utkface.create_db(tmp_path, tmp_path / "my.mat", img_size=0)
 
 
