@@ -1,6 +1,6 @@
-"""Looks for what is wrong with IMDB-WIKI's labels: the work behind `check_dataset.ipynb`.
+"""Check the labels of IMDB-WIKI for errors: the functions behind `check_dataset.ipynb`.
 
-*Labels* are a table of `src.datasets.imdb_wiki.read_imdb_wiki`: all entries of a database, before any falls.
+*Labels* are a table of `src.datasets.imdb_wiki.read_imdb_wiki`: all entries of a database, before any are dropped.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PROBLEMS = ("age below 0", f"age above {MAX_AGE}", "one person, two genders", "o
 
 
 def read_databases(folder: Path, databases: Iterable[str], min_score: float) -> dict[str, pd.DataFrame]:
-    """Labels of those databases that lie in `folder` as `{db}_crop/{db}.mat`.
+    """Read the labels of the databases that exist in `folder` as `{db}_crop/{db}.mat`.
 
     Raises:
-        UserError: none of them is there, or one is damaged.
+        UserError: None of them exists, or one is damaged.
     """
     files = {db: folder / f"{db}_crop" / f"{db}.mat" for db in databases}
     present = {db: path for db, path in files.items() if path.is_file()}
@@ -38,12 +38,12 @@ def read_databases(folder: Path, databases: Iterable[str], min_score: float) -> 
 
 
 def is_used(labels: pd.DataFrame) -> pd.Series:
-    """Rows that break no rule."""
+    """Return a boolean mask of the rows that break no rule."""
     return ~labels[list(RULES)].any(axis=1)
 
 
 def count_rules(databases: dict[str, pd.DataFrame], min_score: float) -> pd.DataFrame:
-    """Rows that fall to each rule (a row may fall to several), and rows that are used; a column a database."""
+    """Count the rows that each rule drops (a row may break several) and the used rows; one column per database."""
     counts = {}
     for db, labels in databases.items():
         rules = {text.format(min_score=min_score): int(labels[rule].sum()) for rule, text in RULES.items()}
@@ -52,7 +52,7 @@ def count_rules(databases: dict[str, pd.DataFrame], min_score: float) -> pd.Data
 
 
 def ages_by_gender(databases: dict[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
-    """database -> name of the gender -> ages (years) of the used rows."""
+    """Map database -> name of the gender -> ages (years) of the used rows."""
     used = {db: labels[is_used(labels)] for db, labels in databases.items()}
     return {
         db: {name: rows.loc[rows["genders"] == gender, "ages"] for gender, name in enumerate(GENDERS)}
@@ -61,7 +61,7 @@ def ages_by_gender(databases: dict[str, pd.DataFrame]) -> dict[str, dict[str, pd
 
 
 def compare_min_scores(labels: pd.DataFrame, min_scores: Iterable[float] = (0, 1, 2, 3, 4, 5)) -> pd.DataFrame:
-    """What each `min_score` would leave: rows, their share of all entries, persons and the share of women."""
+    """Count what each `min_score` keeps: rows, their share of all entries, persons, and the share of women."""
     passes_others = ~labels[[rule for rule in RULES if rule != "low_score"]].any(axis=1)
     rows = []
     for score in min_scores:
@@ -73,10 +73,10 @@ def compare_min_scores(labels: pd.DataFrame, min_scores: Iterable[float] = (0, 1
 
 
 def find_problems(labels: pd.DataFrame) -> pd.DataFrame:
-    """Which labels cannot be true: boolean columns `PROBLEMS`.
+    """Find labels that cannot be true, as boolean columns `PROBLEMS`.
 
-    A person contradicts himself where his rows name both genders, or give more than one year of birth when read as
-    `photo_taken - age`. Only rows with an age of 0..100 are compared, so that a missing date contradicts nothing.
+    Rows of one person contradict each other if they name both genders, or more than one year of birth
+    (`photo_taken - age`). Only rows with an age of 0..100 are compared, so a missing date contradicts nothing.
     """
     persons, births = labels["person"], birth_years(labels)
     several_genders = labels["genders"].groupby(persons).transform("nunique") > 1
@@ -91,13 +91,13 @@ def find_problems(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def birth_years(labels: pd.DataFrame) -> pd.Series:
-    """`photo_taken - age`, one number for one date of birth; NaN where the age is not within 0..100."""
+    """Compute `photo_taken - age`, one value per date of birth; NaN where the age is not within 0..100."""
     births = labels["photo_taken"].astype(np.float64) - labels["ages"]
     return births.where(labels["ages"].between(0, MAX_AGE))
 
 
 def worst_labels(labels: pd.DataFrame, problem: str, count: int) -> pd.DataFrame:
-    """Up to `count` rows with one of `PROBLEMS`: the strangest ages first; of contradictions, one row a claim."""
+    """Return up to `count` rows with one of `PROBLEMS`: extreme ages first; for contradictions one row per claim."""
     rows = labels[find_problems(labels)[problem]]
     if problem.startswith("age"):
         return rows.sort_values("ages", key=lambda ages: -(ages - MAX_AGE / 2).abs(), kind="stable").head(count)
@@ -107,17 +107,17 @@ def worst_labels(labels: pd.DataFrame, problem: str, count: int) -> pd.DataFrame
 
 
 def sample(labels: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
-    """Up to `count` rows by chance, in the database's order."""
+    """Draw up to `count` random rows, in the order of the database."""
     return labels.sample(min(count, len(labels)), random_state=seed).sort_index()
 
 
 def just_above(labels: pd.DataFrame, min_score: float, count: int) -> pd.DataFrame:
-    """The `count` rows whose face score is the least from `min_score` on: what a lower limit would let in is worse."""
+    """Return the `count` rows with the lowest face scores that `min_score` still keeps."""
     return labels[labels["face_score"] >= min_score].nsmallest(count, "face_score")
 
 
 def read_faces(rows: pd.DataFrame, folder: Path) -> tuple[list[np.ndarray | None], list[str]]:
-    """Pictures (uint8 RGB; None where unreadable) and captions such as `F 34, score 2.1` of some labels.
+    """Read images (uint8 RGB; None where unreadable) and write captions such as `F 34, score 2.1`.
 
     Args:
         folder: The database's `{db}_crop`.
@@ -139,36 +139,36 @@ def _read_or_none(path: Path) -> np.ndarray | None:
 
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
-"""Okabe and Ito's, which people with any kind of colour vision tell apart."""
-GENDER_COLOURS = dict(zip(GENDERS, (ORANGE, BLUE), strict=True))
+"""Okabe and Ito's, which people with any kind of color vision tell apart."""
+GENDER_COLORS = dict(zip(GENDERS, (ORANGE, BLUE), strict=True))
 
 
 def plot_age_histograms(ages: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """One panel a database, in each the ages of women and of men.
+    """Plot ages by gender, one panel per database.
 
     Args:
         ages: database -> gender (a name of `labels.GENDERS`) -> ages in years.
     """
-    figure, panels = new_figure(6 * len(ages), 3.6, columns=len(ages))
+    figure, panels = new_figure(3.5 * len(ages), 2.1, columns=len(ages))
     for axes, (database, by_gender) in zip(panels, ages.items(), strict=True):
         labels = [f"{gender} ({len(np.asarray(values)):,})" for gender, values in by_gender.items()]
-        colours = [GENDER_COLOURS[gender] for gender in by_gender]
-        axes.hist(list(by_gender.values()), bins=np.arange(0, MAX_AGE + 6, 5), color=colours, label=labels)
-        axes.set(title=f"{database}: ages", xlabel="age (years)", ylabel="pictures per 5 years", xlim=(0, MAX_AGE + 5))
+        colors = [GENDER_COLORS[gender] for gender in by_gender]
+        axes.hist(list(by_gender.values()), bins=np.arange(0, MAX_AGE + 6, 5), color=colors, label=labels)
+        axes.set(title=f"{database}: ages", xlabel="age (years)", ylabel="images per 5 years", xlim=(0, MAX_AGE + 5))
         axes.legend()
     return figure
 
 
 def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figure:
-    """Histogram of a database's face scores, and the share of rows that each `min_score` keeps."""
+    """Plot a histogram of face scores, and the share of rows that each `min_score` keeps."""
     scores = np.asarray(scores, dtype=np.float64)
     finite = np.sort(scores[np.isfinite(scores)])
-    figure, (left, right) = new_figure(11, 3.6, columns=2)
+    figure, (left, right) = new_figure(7, 2.1, columns=2)
     left.hist(finite, bins=40, color=BLUE)
     left.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
     without = len(scores) - len(finite)
     left.set(
-        title=f"{database}: face scores of {len(finite):,} rows ({without:,} have none)",
+        title=f"{database}: {len(finite):,} face scores ({without:,} rows have none)",
         xlabel="face score",
         ylabel="rows",
     )
@@ -178,7 +178,7 @@ def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figu
     right.set(
         title=f"{database}: rows that min_score keeps",
         xlabel="min_score",
-        ylabel="kept (% of rows with a score)",
+        ylabel="scored rows kept (%)",
         ylim=(0, 105),
     )
     for axes in (left, right):
@@ -186,44 +186,45 @@ def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figu
     return figure
 
 
-def plot_pictures_per_person(counts: ArrayLike, database: str) -> Figure:
-    """How many persons of a database have how many pictures, both on logarithmic scales."""
+def plot_images_per_person(counts: ArrayLike, database: str) -> Figure:
+    """Plot how many persons have how many images, on logarithmic scales."""
     counts = np.asarray(counts)
     sizes, persons = np.unique(counts, return_counts=True)
-    figure, (axes,) = new_figure(6, 3.6)
+    figure, (axes,) = new_figure(3.5, 2.1)
     axes.loglog(sizes, persons, "o", color=BLUE)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.0f}")
-    axes.set(  # limits: around a single dot matplotlib would show fractions of a picture, rounded to 0
+    axes.set(  # limits: around a single dot matplotlib would show fractions of an image, rounded to 0
         xlim=(0.8, 1.25 * sizes.max(initial=10)),
         ylim=(0.8, 1.25 * persons.max(initial=10)),
-        title=f"{database}: {len(counts):,} persons, {int(counts.sum()):,} pictures",
-        xlabel="pictures of a person",
+        title=f"{database}: {len(counts):,} persons, {int(counts.sum()):,} images",
+        xlabel="images per person",
         ylabel="persons",
     )
     return figure
 
 
 def plot_faces(images: Sequence[np.ndarray | None], labels: Sequence[str], title: str, columns: int = 6) -> Figure:
-    """A grid of pictures with a label below each.
+    """Plot a grid of images with a label above each.
 
     Args:
-        images: uint8 RGB `(height, width, 3)`; None where a picture could not be read.
-        labels: One for each picture.
+        images: uint8 RGB `(height, width, 3)`; None where an image could not be read.
+        labels: One per image.
     """
+    columns = max(min(columns, len(images)), 1)
     rows = max(-(-len(images) // columns), 1)
-    figure, grid = new_figure(1.6 * columns, 2.0 * rows + 0.4, rows=rows, columns=columns)
+    figure, grid = new_figure(0.95 * columns, 1.2 * rows + 0.25, rows=rows, columns=columns)
     for axes in grid:
         axes.axis("off")
     for axes, image, label in zip(grid, images, labels, strict=False):
-        axes.imshow(np.full((1, 1, 3), 230, np.uint8) if image is None else image)
-        axes.set_title(label if image is not None else f"{label}\n(no picture)", fontsize=8)
+        axes.imshow(np.full((1, 1, 3), 230, np.uint8) if image is None else image, interpolation="bilinear")
+        axes.set_title(label if image is not None else f"{label}\n(no image)", fontsize=6.5)
     figure.suptitle(title)
     return figure
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure and a flat array of its axes."""
+    """Create a figure (inches) and a flat array of its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
