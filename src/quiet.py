@@ -4,7 +4,6 @@ TensorFlow 2.21 logs before its logging is set up: straight to file descriptor 2
 """
 
 import contextlib
-import importlib.abc
 import importlib.util
 import os
 import re
@@ -49,8 +48,8 @@ def held_stderr() -> Iterator[None]:
                     os.write(2, line)
 
 
-class QuietImport(importlib.abc.MetaPathFinder):
-    """Hold stderr while one package is imported; put at the front of `sys.meta_path`."""
+class QuietImport:
+    """A finder that holds stderr while one package is imported; put at the front of `sys.meta_path`."""
 
     def __init__(self, package: str):
         self._package = package

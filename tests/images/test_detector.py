@@ -2,12 +2,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import cv2
+import dlib
 import numpy as np
 import pytest
 
 from src.cli import ROOT
 from src.images.boxes import box_area, shared_area
-from src.images.detector import Face, FaceDetector, find_main_face, suppress_overlaps
+from src.images.detector import FRONTAL, Face, FaceDetector, find_main_face, suppress_overlaps
 from src.images.io import read_image
 
 EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the pictures by eye
@@ -153,6 +154,11 @@ def test_every_thread_has_its_own_dlib_detector():
     assert detector._dlib() is own
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(detector._dlib).result() is not own
+
+
+def test_the_stored_detector_is_dlibs_own(tmp_path):
+    dlib.get_frontal_face_detector().save(str(tmp_path / "own.svm"))
+    assert FRONTAL.read_bytes() == (tmp_path / "own.svm").read_bytes()
 
 
 def test_the_main_face_is_at_the_centre_or_twice_as_wide():
