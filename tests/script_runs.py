@@ -1,8 +1,14 @@
 """Runs the scripts as a user does, and makes small real weights for them."""
 
+import contextlib
+import io
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+import pytest
 
 from src.cli import ROOT
 
@@ -17,7 +23,23 @@ finally:
 """
 
 
-def run_script(name: str, *arguments: str) -> subprocess.CompletedProcess:
+def run_script(name: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Run a script in this process, which has paid for importing TensorFlow already."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = [str(ROOT / name), *map(str, arguments)]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        contextlib.chdir(cwd or Path.cwd()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(argv[0], run_name="__main__")
+    return subprocess.CompletedProcess(argv, end.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def run_script_alone(name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run a script in a process of its own, for what only a whole process shows."""
     command = [sys.executable, str(ROOT / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 

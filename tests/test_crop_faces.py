@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import script_runs
 
 from src.images.io import read_image, write_image
 
@@ -21,7 +22,7 @@ def command(*arguments):
 
 
 def run_script(*arguments, cwd=None):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd, encoding="utf-8")
+    return script_runs.run_script("crop_faces.py", *arguments, cwd=cwd)
 
 
 def test_help_answers_without_heavy_imports():
