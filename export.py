@@ -1,4 +1,4 @@
-"""Writes a network for another runtime and checks its answers there.
+"""Convert a weight file for another runtime and check its predictions there.
 
 python export.py --weight_file WEIGHTS --format onnx -o age_gender.onnx
 python export.py --weight_file WEIGHTS --format litert -o age_gender.tflite
@@ -15,10 +15,12 @@ from src import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weight_file", help="a weight file, or the name of a published one (default: the bundled)")
-    parser.add_argument("--format", required=True, choices=("onnx", "litert", "openvino", "saved_model"))
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write; a folder for saved_model")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--weight_file", help="weight file or published name (default: the bundled model)")
+    parser.add_argument(
+        "--format", required=True, choices=("onnx", "litert", "openvino", "saved_model"), help="runtime"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write; a folder for saved_model")
     return parser.parse_args()
 
 

@@ -182,7 +182,7 @@ def test_ctrl_c_in_a_transfer_keeps_what_came(project, server):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the script and the program that transfers
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted: the same command goes on"
+    assert errors.splitlines()[-1] == "interrupted: run the same command to resume"
     server.stalls, came = False, part.stat().st_size
     assert download(project, server, "wiki").returncode == 0
     assert gets(server) == [None, f"bytes={came}-"]
@@ -237,7 +237,7 @@ def test_second_run_does_nothing(project, server):
     server.log.clear()
     result = download(project, server, "appa-real")
     assert result.returncode == 0
-    assert result.stdout.strip() == "appa-real/appa-real-release is there"
+    assert result.stdout.strip() == "appa-real/appa-real-release already exists"
     assert server.log == []
 
 
@@ -261,13 +261,13 @@ def test_wget_resumes_too(project, server, tmp_path):
 def test_neither_curl_nor_wget(project, server, tmp_path):
     result = download(project, server, "wiki", path=tools_without(tmp_path / "bin", "curl", "wget"))
     assert result.returncode == 1
-    assert result.stderr == "error: neither curl nor wget is installed; install one of them\n"
+    assert result.stderr == "error: curl or wget is required; install one of them\n"
 
 
 def test_unknown_set_before_anything_is_fetched(project, server):
     result = download(project, server, "wiki", "lfw")
     assert result.returncode == 2
-    assert result.stderr == "error: expected the sets imdb, wiki or appa-real, received 'lfw'\n"
+    assert result.stderr == "error: dataset must be imdb, wiki or appa-real, got 'lfw'\n"
     assert server.log == []
     assert leftovers(project) == ["download.sh"]
 
@@ -292,7 +292,7 @@ def test_archive_without_the_labels(project, server):
     server.files["/wiki_crop.tar"] = tar_of("wiki_crop", "other.mat")
     result = download(project, server, "wiki")
     assert result.returncode == 1
-    assert "holds no wiki_crop/wiki.mat" in result.stderr
+    assert "does not contain wiki_crop/wiki.mat" in result.stderr
     assert leftovers(project / "data") == ["wiki_crop.tar"]  # the temporary folder is gone
 
 
