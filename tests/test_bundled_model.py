@@ -1,0 +1,85 @@
+"""The recipe of the bundled model: its tables, and commands that the scripts take."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from src.cli import ROOT
+
+STUB = """#!{python}
+import json, sys
+with open({log!r}, "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def gender_tables():
+    spec = importlib.util.spec_from_file_location("gender_tables", ROOT / "recipes" / "gender_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def commands(tmp_path) -> list[list[str]]:
+    """What the recipe runs, in a copy of its folder with an interpreter that only takes notes."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "pretrained_models").mkdir()
+    shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
+    for run in ("80", "112", "128", "fairface"):
+        (tmp_path / "checkpoints" / run).mkdir(parents=True)
+        (tmp_path / "checkpoints" / run / "EfficientNetLite0_128_weights.01-1.00.hdf5").touch()
+    stub, log = tmp_path / "python", tmp_path / "log"
+    stub.write_text(STUB.format(python=sys.executable, log=str(log)))
+    stub.chmod(0o755)
+    environment = {"PYTHON": str(stub), "PATH": "/usr/bin:/bin"}
+    subprocess.run([tmp_path / "recipes" / "bundled_model.sh"], env=environment, check=True, timeout=60)
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_commands_of_the_recipe_are_valid(commands, compose):
+    scripts = [command[0] for command in commands]
+    assert all((ROOT / script).is_file() for script in scripts)
+    assert scripts[-2:] == ["train.py", "export.py"]
+    trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
+    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128]
+    assert trainings[-1].data.db == ["utkface", "data/aaf_faces/faces.csv", "data/aaf_faces/faces.csv", "fairface"]
+
+
+def test_labels_by_list_and_by_folder(gender_tables, tmp_path):
+    for name in (
+        "lfw-deepfunneled/A_B/A_B_0001.jpg",
+        "lfw-deepfunneled/C_D/C_D_0001.jpg",
+        "lfw-deepfunneled/E/E_1.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for name in ("man/1.jpg", "woman/2.jpg"):
+        (tmp_path / "gender_dataset_face" / name).parent.mkdir(parents=True)
+        (tmp_path / "gender_dataset_face" / name).touch()
+    (tmp_path / "male_names.txt").write_text("A_B_0001.jpg\nE_1.jpg\n")
+    (tmp_path / "female_names.txt").write_text("C_D_0001.jpg\nE_1.jpg\n")
+    gender_tables.write_labels(tmp_path)
+    lfw = pd.read_csv(tmp_path / "lfw.csv")
+    assert lfw[["genders", "img_paths"]].values.tolist() == [[1, "A_B/A_B_0001.jpg"], [0, "C_D/C_D_0001.jpg"]]
+    assert set(lfw["split"]) <= {"train", "val"}
+    people = pd.read_csv(tmp_path / "mw.csv")
+    assert people[["genders", "img_paths"]].values.tolist() == [[1, "man/1.jpg"], [0, "woman/2.jpg"]]
+
+
+def test_thinning_keeps_two_images_of_a_man_and_four_of_a_woman(gender_tables, tmp_path):
+    people = [("1", "Man", "train"), ("0", "Woman", "train"), ("1", "Other", "val")]
+    rows = [(gender, "", f"{name}/{i}.jpg", split) for gender, name, split in people for i in range(6)]
+    (tmp_path / "lfw_faces").mkdir()
+    faces = pd.DataFrame(rows, columns=["genders", "ages", "img_paths", "split"])
+    faces.to_csv(tmp_path / "lfw_faces" / "faces.csv", index=False)
+    gender_tables.thin_lfw(tmp_path)
+    few = pd.read_csv(tmp_path / "lfw_faces" / "few.csv")
+    names = few["img_paths"].str.split("/").str[0]
+    assert names.value_counts().to_dict() == {"Other": 6, "Woman": 4, "Man": 2}
