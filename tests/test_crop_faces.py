@@ -45,7 +45,7 @@ def test_labels_of_a_photograph_go_into_the_table(tmp_path):
     faces = pd.read_csv(tmp_path / "faces" / "faces.csv", dtype=str, keep_default_na=False)
     assert list(faces["img_paths"]) == ["grace_hopper_0.jpg", "astronaut_0.jpg"]
     assert list(faces["ages"]) == ["", "35"]
-    assert "2 faces out of 2 pictures" in result.stdout
+    assert "2 faces out of 2 photos" in result.stdout
 
 
 def test_options_reach_the_crops(tmp_path):
@@ -92,11 +92,11 @@ def test_a_stopped_run_goes_on(tmp_path, signal_name):
     assert 5 <= done < 60
     if signal_name == "SIGINT":
         assert process.returncode == 130
-        assert errors.splitlines() == [f"interrupted: {done} of 60 pictures are done; the same command goes on"]
+        assert errors.splitlines() == [f"interrupted: {done} of 60 photos are done; the same command resumes"]
         assert len(pd.read_csv(tmp_path / "out" / "faces.csv")) == done
     result = run_script("-i", tmp_path / "in", "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    assert "60 faces out of 60 pictures" in result.stdout
+    assert "60 faces out of 60 photos" in result.stdout
     assert len(pd.read_csv(tmp_path / "out" / "faces.csv")) == 60
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 60
     assert not list((tmp_path / "out").glob(".*.part*")) or signal_name == "SIGKILL"

@@ -1,7 +1,7 @@
-"""What `crop_faces.py` has done so far: one line of JSON a photograph, in the folder of the crops.
+"""What `crop_faces.py` has done so far: one line of JSON per photo, in the folder of the crops.
 
-The first line holds the settings. A record is written after the crops that it speaks of, so a run that is stopped at
-any moment loses only the photographs that it was at.
+The first line holds the settings. A record is written after its crops, so a run that is stopped at any moment
+loses only the photos that it was at.
 """
 
 import json
@@ -12,19 +12,20 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from src.cli import UserError
+from src.files import write_whole
 
 FILE_NAME = "crop_faces.jsonl"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One photograph that could be read.
+    """One photo that could be read.
 
     Attributes:
-        name: Path below the folder of photographs, with `/`.
+        name: Path below the folder of photos, with `/`.
         stamp: `file_stamp` when it was read.
         labelled: Whether it had a label, which decides what several faces mean.
-        sha256: Of the photograph's bytes, hexadecimal.
+        sha256: Of the photo's bytes, hexadecimal.
         stem: Its crops are `{stem}_0.jpg`, `{stem}_1.jpg`, ... below the folder of crops.
         boxes: The face box inside each crop, `[left, top, right, bottom]` in pixels of the crop.
         faces: How many faces were found.
@@ -49,15 +50,15 @@ class Journal:
     """The records of a folder of crops, in memory and on disk.
 
     Args:
-        folder: Is made where there is none.
+        folder: Created if missing.
         settings: What the crops depend on, as plain JSON values.
 
     Attributes:
-        records: By name of the photograph.
-        outdated: Crops of photographs whose content has changed since.
+        records: By name of the photo.
+        outdated: Crops of photos whose content has changed since.
 
     Raises:
-        UserError: the folder holds crops of other settings, or files that are none of ours.
+        UserError: the folder holds crops of other settings, or other files.
         OSError: the folder or the file cannot be written.
     """
 
@@ -68,22 +69,21 @@ class Journal:
         path = folder / FILE_NAME
         self.records = {record.name: record for record in _read(path, settings)} if path.exists() else {}
         if not path.exists() and (others := [name for name in os.listdir(folder) if not name.startswith(".")]):
-            raise UserError(f"expected a new folder as -o, received {folder} with {others[0]} in it: name another")
+            raise UserError(f"-o must be a new folder, got {folder} with {others[0]} in it")
         lines = [json.dumps(settings), *(json.dumps(asdict(record)) for record in self.records.values())]
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        part.replace(path)  # without the half line of a run that was killed
+        with write_whole(path) as part:  # without the half line of a run that was killed
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
 
     def is_done(self, name: str, stamp: list[int] | None, labelled: bool) -> bool:
-        """Whether the photograph is the one that was read then, and its crops are there."""
+        """Tell whether the photo is unchanged since it was read, and its crops are there."""
         record = self.records.get(name)
         if record is None or (record.stamp, record.labelled) != (stamp, labelled):
             return False
         return all((self.folder / crop).is_file() for crop in record.crops)
 
     def add(self, record: Record) -> None:
-        """Takes in a record; crops of an older record of the same photograph that the new one lacks are deleted."""
+        """Add a record; delete crops of an older record of the same photo that the new one lacks."""
         self._file.write(json.dumps(asdict(record)) + "\n")
         self._file.flush()
         old = self.records.get(record.name)
@@ -94,7 +94,7 @@ class Journal:
                 (self.folder / crop).unlink(missing_ok=True)
 
     def choose_stems(self, names: Iterable[str]) -> dict[str, str]:
-        """A stem for each photograph: its name without the ending, or with it where another one has that already.
+        """Choose a stem for each photo: its name without the ending, or with it where another one has that already.
 
         Stems differ in more than upper and lower case, and those of the records stay.
         """
@@ -122,7 +122,7 @@ class Journal:
 
 
 def file_stamp(path: Path) -> list[int] | None:
-    """Size in bytes and time of the last change in nanoseconds; None where there is no file."""
+    """Return size in bytes and time of the last change in nanoseconds; None where there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -137,12 +137,12 @@ def _read(path: Path, settings: dict) -> Iterable[Record]:
         if not isinstance(old, dict):
             raise ValueError("no settings")
     except ValueError as error:
-        raise UserError(f"expected settings in the first line of {path}, received {lines[0]!r}: delete it") from error
+        raise UserError(f"{path} must have the settings in its first line, got {lines[0]!r}: delete it") from error
     for key, value in settings.items():
         if old.get(key) != value:
             raise UserError(
-                f"expected {key} {old.get(key)} as for the crops that are in {path.parent}, received {value}:"
-                " name another -o, or delete that folder to make them anew"
+                f"{key} must be {old.get(key)} as for the crops that are in {path.parent}, got {value}:"
+                " choose another -o, or delete that folder"
             )
     for line in lines[1:]:
         try:

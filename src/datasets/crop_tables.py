@@ -1,4 +1,4 @@
-"""The tables of `crop_faces.py`: the photographs and what is known about them, the faces, and what is not used."""
+"""The tables of `crop_faces.py`: the photos and what is known about them, the faces, and what is not used."""
 
 import math
 import os
@@ -21,8 +21,8 @@ LABELS = ("gender", "age", *AGE_RANGE_COLUMNS)
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """A picture file: `name` is its path below the folder of photographs, with `/`; NaN and "" mean unknown."""
+class Photo:
+    """An image file: `name` is its path below the folder of photos, with `/`; NaN and "" mean unknown."""
 
     name: str
     path: Path
@@ -41,8 +41,8 @@ class Photograph:
         return {name: getattr(self, name) for name in LABELS}
 
 
-def find_photographs(input_dir: Path, output_dir: Path) -> list[Photograph]:
-    """Pictures below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
+def find_photos(input_dir: Path, output_dir: Path) -> list[Photo]:
+    """List the photos below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
 
     Raises:
         UserError: there are none.
@@ -50,22 +50,22 @@ def find_photographs(input_dir: Path, output_dir: Path) -> list[Photograph]:
     output = output_dir.resolve()
     paths = [path for path in list_images(input_dir) if output not in path.resolve().parents]
     if not paths:
-        raise UserError(f"expected pictures below {input_dir}, found none: give a folder with .jpg, .png, ... files")
-    return [Photograph(path.relative_to(input_dir).as_posix(), path) for path in paths]
+        raise UserError(f"no images found below {input_dir}")
+    return [Photo(path.relative_to(input_dir).as_posix(), path) for path in paths]
 
 
-def read_photographs(labels: str, input_dir: Path, margin: float) -> tuple[list[Photograph], list[str]]:
-    """Pictures of a label table, in its order; missing files among them.
+def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo], list[str]]:
+    """List the photos of a label table, in its order; missing files are among them.
 
     Args:
         labels: Path of a `.csv` with paths below `input_dir`, or one of `src.datasets.table.NAMES`.
-        margin: Of the crops; pictures that are crops of a smaller margin themselves cannot give it.
+        margin: Of the crops; images that are crops of a smaller margin themselves cannot give it.
 
     Returns:
-        The photographs, and the names of those that the table labels twice and differently.
+        The photos, and the names of those that the table labels twice and differently.
 
     Raises:
-        UserError: a wrong table, none of its pictures exists, or they are no photographs below `input_dir`.
+        UserError: a wrong table, none of its images exists, or they are no photos below `input_dir`.
     """
     table = _load(labels, input_dir)
     require_margin(table, margin, "--margin")
@@ -73,13 +73,13 @@ def read_photographs(labels: str, input_dir: Path, margin: float) -> tuple[list[
     if not any(map(os.path.isfile, table["path"])):
         received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"
         raise UserError(
-            f"expected the {len(table):,} pictures of {labels} below {input_dir}, found none, {received}:"
+            f"none of the {len(table):,} images of {labels} found below {input_dir}, {received}:"
             " give the folder that its img_paths start from as -i"
         )
     rows = table.reindex(columns=["name", "path", *LABELS, "split"]).drop_duplicates()
     twice = rows["name"].duplicated(keep=False)
-    photographs = [Photograph(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
-    return photographs, rows.loc[twice, "name"].unique().tolist()
+    photos = [Photo(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
+    return photos, rows.loc[twice, "name"].unique().tolist()
 
 
 def _load(labels: str, input_dir: Path) -> pd.DataFrame:
@@ -90,7 +90,7 @@ def _load(labels: str, input_dir: Path) -> pd.DataFrame:
         table["path"] = list(map(os.path.normpath, locate(folder, table["path"])))
         return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
     if labels not in NAMES:
-        raise UserError(f"expected --labels to be a path to a .csv or one of {', '.join(NAMES)}, received {labels!r}")
+        raise UserError(f"--labels must be a path to a .csv or one of {', '.join(NAMES)}, got {labels!r}")
     try:
         return load_table(labels, image_dir=folder)
     except UserError as error:
@@ -102,11 +102,11 @@ def _names(paths: pd.Series, input_dir: Path) -> list[str]:
     try:
         return [Path(path).relative_to(folder).as_posix() for path in paths]
     except ValueError as error:
-        raise UserError(f"expected pictures below {folder}, received another: {error}") from error
+        raise UserError(f"the images must be below {folder}, got another: {error}") from error
 
 
 def read_filled_in(path: Path) -> pd.DataFrame:
-    """Labels of an earlier `faces.csv`, which may have been filled in by hand since.
+    """Read the labels of an earlier `faces.csv`, which may have been filled in by hand since.
 
     Args:
         path: The table; there may be none yet.
@@ -124,12 +124,12 @@ def read_filled_in(path: Path) -> pd.DataFrame:
 
 
 def faces_table(
-    photographs: list[Photograph], records: dict[str, Record], filled_in: pd.DataFrame, margin: float
+    photos: list[Photo], records: dict[str, Record], filled_in: pd.DataFrame, margin: float
 ) -> pd.DataFrame:
-    """One row a crop in the order of the photographs; a label of theirs goes before one that was filled in.
+    """Build `faces.csv`: one row per crop in the order of the photos, whose labels precede those filled in by hand.
 
     Args:
-        records: Of those photographs that are done, by name.
+        records: Of those photos that are done, by name.
         filled_in: See `read_filled_in`.
         margin: Of the crops.
 
@@ -138,13 +138,13 @@ def faces_table(
     """
     rows = []
     old = filled_in.to_dict("index")
-    for photograph in photographs:
-        record = records.get(photograph.name)
+    for photo in photos:
+        record = records.get(photo.name)
         for crop, box in zip(record.crops, record.boxes, strict=True) if record else ():
             cells = old.get(crop, {})
-            known = photograph.labels if photograph.labelled else cells
+            known = photo.labels if photo.labelled else cells
             labels = {name: _cell(known.get(name, math.nan)) for name in LABELS}
-            split = photograph.split or cells.get("split") or content_split_without_test(record.sha256)
+            split = photo.split or cells.get("split") or content_split_without_test(record.sha256)
             rows.append({**labels, "img_paths": crop, "split": split, **dict(zip(BOX_COLUMNS, box, strict=True))})
     columns = ["genders", "ages", *AGE_RANGE_COLUMNS, "img_paths", "split", "margin", *BOX_COLUMNS]
     table = pd.DataFrame(rows).rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
@@ -158,7 +158,7 @@ def _cell(number: float) -> str:
 
 
 def not_used_table(records: dict[str, Record], unused: dict[str, tuple[str, object]]) -> pd.DataFrame:
-    """The photographs without a crop, sorted: those of the records, and others by name with reason and faces."""
+    """Build `not_used.csv`, sorted by name: photos of the records without a crop, and others with reason and faces."""
     without = {record.name: (record.reason, record.faces) for record in records.values() if record.reason}
     rows = [(name, *row) for name, row in sorted({**without, **unused}.items())]
     return pd.DataFrame(rows, columns=["img_paths", "reason", "faces"])

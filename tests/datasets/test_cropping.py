@@ -1,4 +1,4 @@
-"""Faces out of whole photographs: hand-made photographs in, crops and tables out."""
+"""Faces out of whole photos: hand-made photos in, crops and tables out."""
 
 import errno
 import os
@@ -30,9 +30,9 @@ def portraits():
 
 
 @pytest.fixture(scope="module")
-def photographs(portraits, tmp_path_factory):
+def photos(portraits, tmp_path_factory):
     """A folder of `one.jpg`, `two.png` (the astronaut in the centre) and `none.jpg`, each 720 x 480 pixels."""
-    folder = tmp_path_factory.mktemp("photographs")
+    folder = tmp_path_factory.mktemp("photos")
     one, two, none = (np.full((480, 720, 3), 128, np.uint8) for _ in range(3))
     astronaut, grace_hopper = portraits
     paste(one, astronaut, 60, 100)
@@ -75,8 +75,8 @@ def cells(folder, name="faces.csv"):
     return pd.read_csv(folder / name, dtype=str, keep_default_na=False)
 
 
-def test_every_face_becomes_a_crop_with_empty_cells(photographs, tmp_path):
-    lines = crop_folder(photographs, tmp_path / "faces")
+def test_every_face_becomes_a_crop_with_empty_cells(photos, tmp_path):
+    lines = crop_folder(photos, tmp_path / "faces")
     faces = cells(tmp_path / "faces")
     assert list(faces["img_paths"]) == ["one_0.jpg", "two_0.jpg", "two_1.jpg"]
     assert list(faces["genders"]) == list(faces["ages"]) == [""] * 3
@@ -84,18 +84,18 @@ def test_every_face_becomes_a_crop_with_empty_cells(photographs, tmp_path):
     assert faces["split"][1] == faces["split"][2]
     assert cells(tmp_path / "faces", "not_used.csv").to_numpy().tolist() == [["none.jpg", "no face", "0"]]
     assert lines == [
-        f"3 faces out of 3 pictures: {tmp_path / 'faces' / 'faces.csv'}",
-        f"1 pictures not used (1 no face): {tmp_path / 'faces' / 'not_used.csv'}",
+        f"3 faces out of 3 photos: {tmp_path / 'faces' / 'faces.csv'}",
+        f"1 photos not used (1 no face): {tmp_path / 'faces' / 'not_used.csv'}",
     ]
 
 
-def test_crops_show_the_face_that_the_detector_found(photographs, tmp_path):
-    image = read_image(photographs / "one.jpg")
+def test_crops_show_the_face_that_the_detector_found(photos, tmp_path):
+    image = read_image(photos / "one.jpg")
     ((left, top, right, bottom), _), *others = FaceDetector().detect(image)
     assert not others
     assert 60 < left < right < 276  # inside the portrait that was pasted
     assert 100 < top < bottom < 316
-    crop_folder(photographs, tmp_path / "faces", settings=CropSettings(margin=0.25))
+    crop_folder(photos, tmp_path / "faces", settings=CropSettings(margin=0.25))
     row = cells(tmp_path / "faces").iloc[0]
     width, height = right - left, bottom - top
     dx, dy = round(0.25 * width), round(0.25 * height)
@@ -106,9 +106,9 @@ def test_crops_show_the_face_that_the_detector_found(photographs, tmp_path):
     assert np.abs(crop - original).mean() < 4  # JPEG
 
 
-def test_labels_are_carried_over_and_several_faces_or_none_are_reported(photographs, tmp_path):
+def test_labels_are_carried_over_and_several_faces_or_none_are_reported(photos, tmp_path):
     labels = write_labels(tmp_path / "labels.csv", "1,,two.png", "0,47.5,one.jpg", "0,3,none.jpg", "1,8,missing.jpg")
-    lines = crop_folder(photographs, tmp_path / "faces", labels)
+    lines = crop_folder(photos, tmp_path / "faces", labels)
     faces = cells(tmp_path / "faces")
     assert faces[["genders", "ages", "img_paths"]].to_numpy().tolist() == [["0", "47.5", "one_0.jpg"]]
     assert cells(tmp_path / "faces", "not_used.csv").to_numpy().tolist() == [
@@ -116,32 +116,32 @@ def test_labels_are_carried_over_and_several_faces_or_none_are_reported(photogra
         ["none.jpg", "no face", "0"],
         ["two.png", "several faces", "2"],
     ]
-    assert lines[0].startswith("1 faces out of 4 pictures")
+    assert lines[0].startswith("1 faces out of 4 photos")
     assert sorted(path.name for path in (tmp_path / "faces").glob("*.jpg")) == ["one_0.jpg"]
 
 
-def test_main_face_takes_the_central_one(photographs, tmp_path):
+def test_main_face_takes_the_central_one(photos, tmp_path):
     labels = write_labels(tmp_path / "labels.csv", "1,30,two.png")
-    crop_folder(photographs, tmp_path / "faces", labels, CropSettings(main_face=True))
+    crop_folder(photos, tmp_path / "faces", labels, CropSettings(main_face=True))
     (row,) = cells(tmp_path / "faces").to_dict("records")
     assert (row["genders"], row["ages"], row["img_paths"]) == ("1", "30", "two_0.jpg")
     crop = read_image(tmp_path / "faces" / "two_0.jpg")
-    pasted = read_image(photographs / "two.png")[130:346, 250:466]
+    pasted = read_image(photos / "two.png")[130:346, 250:466]
     colours = np.abs(np.median(crop, axis=(0, 1)) - np.median(pasted, axis=(0, 1)))
     assert colours.max() < 40  # the astronaut's, in colour; the other portrait is pale
 
 
-def test_min_size_leaves_small_faces_out(photographs, tmp_path):
-    widths = [face.box[2] - face.box[0] for face in FaceDetector().detect(read_image(photographs / "two.png"))]
+def test_min_size_leaves_small_faces_out(photos, tmp_path):
+    widths = [face.box[2] - face.box[0] for face in FaceDetector().detect(read_image(photos / "two.png"))]
     assert len(widths) == 2
-    crop_folder(photographs, tmp_path / "faces", settings=CropSettings(min_size=max(widths) + 1))
+    crop_folder(photos, tmp_path / "faces", settings=CropSettings(min_size=max(widths) + 1))
     assert cells(tmp_path / "faces").empty
     assert list(cells(tmp_path / "faces", "not_used.csv")["reason"]) == ["no face"] * 3
 
 
-def test_the_table_is_one_that_training_reads(photographs, tmp_path):
+def test_the_table_is_one_that_training_reads(photos, tmp_path):
     labels = write_labels(tmp_path / "labels.csv", "1,30,one.jpg", ",64,two.png")
-    crop_folder(photographs, tmp_path / "faces", labels, CropSettings(margin=0.3, main_face=True))
+    crop_folder(photos, tmp_path / "faces", labels, CropSettings(margin=0.3, main_face=True))
     table = load_table(str(tmp_path / "faces" / "faces.csv"))
     assert list(table["path"]) == [str(tmp_path / "faces" / name) for name in ("one_0.jpg", "two_0.jpg")]
     np.testing.assert_array_equal(table["gender"], [1, np.nan])
@@ -246,7 +246,7 @@ def test_ranges_of_ages_are_carried_over_and_stay(tmp_path, stub_detector):
     assert cells(tmp_path / "out")[columns].to_numpy().tolist() == rows
 
 
-def test_labels_of_a_replaced_photograph_are_forgotten(tmp_path, stub_detector):
+def test_labels_of_a_replaced_photo_are_forgotten(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     faces = cells(tmp_path / "out").assign(ages=["20", "30"])
@@ -257,10 +257,10 @@ def test_labels_of_a_replaced_photograph_are_forgotten(tmp_path, stub_detector):
     assert abs(read_image(tmp_path / "out" / "a_0.jpg").mean() - 220) < 2
 
 
-def test_labels_given_later_decide_anew_about_several_faces(photographs, tmp_path):
-    crop_folder(photographs, tmp_path / "faces")
+def test_labels_given_later_decide_anew_about_several_faces(photos, tmp_path):
+    crop_folder(photos, tmp_path / "faces")
     labels = write_labels(tmp_path / "labels.csv", "1,30,two.png", "0,40,one.jpg")
-    crop_folder(photographs, tmp_path / "faces", labels)
+    crop_folder(photos, tmp_path / "faces", labels)
     assert list(cells(tmp_path / "faces")["img_paths"]) == ["one_0.jpg"]
     assert sorted(path.name for path in (tmp_path / "faces").glob("*.jpg")) == ["one_0.jpg"]
 
@@ -280,8 +280,8 @@ def test_a_journal_that_ends_in_half_a_line_is_used_up_to_it(tmp_path, stub_dete
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"margin": 0.3}, "expected margin 0.4 as for the crops .* received 0.3: name another -o"),
-        ({"main_face": True}, "expected main_face False .* received True"),
+        ({"margin": 0.3}, "margin must be 0.4 as for the crops .* got 0.3: choose another -o"),
+        ({"main_face": True}, "main_face must be False .* got True"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, stub_detector, change, message):
@@ -295,7 +295,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg")
     make_pictures(tmp_path / "out", "a_0.jpg", shade=7)
     before = (tmp_path / "out" / "a_0.jpg").read_bytes()
-    with pytest.raises(UserError, match="expected a new folder as -o, received .* with a_0.jpg in it"):
+    with pytest.raises(UserError, match="-o must be a new folder, got .* with a_0.jpg in it"):
         crop_folder(tmp_path / "in", tmp_path / "out")
     assert (tmp_path / "out" / "a_0.jpg").read_bytes() == before
 
@@ -304,7 +304,7 @@ def test_a_damaged_journal_is_one_line(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "crop_faces.jsonl").write_text("nonsense\n")
-    with pytest.raises(UserError, match="expected settings in the first line of .*crop_faces.jsonl"):
+    with pytest.raises(UserError, match="crop_faces.jsonl must have the settings in its first line"):
         crop_folder(tmp_path / "in", tmp_path / "out")
 
 
@@ -334,13 +334,13 @@ def test_an_interrupt_leaves_tables_and_says_how_to_go_on(tmp_path, monkeypatch)
         return [Face((20, 10, 60, 30), 1.0)]
 
     monkeypatch.setattr(FaceDetector, "detect", detect)
-    with pytest.raises(KeyboardInterrupt, match="3 of 4 pictures are done; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 photos are done; the same command resumes"):
         crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["img_paths"]) == ["a_0.jpg", "b_0.jpg"]
     assert list(cells(tmp_path / "out", "not_used.csv")["img_paths"]) == ["damaged.jpg"]
 
 
-def test_an_interrupt_keeps_labels_of_photographs_that_it_did_not_come_to(tmp_path, stub_detector, monkeypatch):
+def test_an_interrupt_keeps_labels_of_photos_that_it_did_not_come_to(tmp_path, stub_detector, monkeypatch):
     make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     cells(tmp_path / "out").assign(ages=["20", "30"]).to_csv(tmp_path / "out" / "faces.csv", index=False)
@@ -361,7 +361,7 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, stub_detector, capsy
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
     assert "skipped empty.jpg: the file is empty" in capsys.readouterr().err
-    assert "1 pictures not used (1 unreadable)" in lines[1]
+    assert "1 photos not used (1 unreadable)" in lines[1]
     assert list(cells(tmp_path / "out")["img_paths"]) == ["a_0.jpg"]
 
 
@@ -377,7 +377,7 @@ def test_a_name_too_long_for_a_crop_is_a_bad_file(tmp_path, stub_detector):
 def test_no_readable_picture_fails_the_job(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(JobError, match="none of 1 pictures could be read"):
+    with pytest.raises(JobError, match="none of 1 photos could be read"):
         crop_folder(tmp_path / "in", tmp_path / "out")
 
 
@@ -400,7 +400,7 @@ def test_the_split_of_the_labels_goes_before_that_of_the_content(tmp_path, stub_
     assert splits[1] in ("train", "val")
 
 
-def test_the_split_is_that_of_the_photograph(tmp_path, stub_detector, monkeypatch):
+def test_the_split_is_that_of_the_photo(tmp_path, stub_detector, monkeypatch):
     make_pictures(tmp_path / "in", "a.jpg")
     monkeypatch.setattr(cropping, "file_sha256", lambda path: "0000000b" + "0" * 56)  # 11 mod 10 = 1: validation
     crop_folder(tmp_path / "in", tmp_path / "out")
@@ -424,8 +424,8 @@ def test_a_known_table_by_name(tmp_path, stub_detector):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("1,20,nope.jpg", "expected the 1 pictures of .*labels.csv below .*in, found none, such as .*nope.jpg"),
-        ("1,20,../in2/a.jpg", "expected pictures below .*in, received another: .*in2"),
+        ("1,20,nope.jpg", "none of the 1 images of .*labels.csv found below .*in, such as .*nope.jpg"),
+        ("1,20,../in2/a.jpg", "the images must be below .*in, got another: .*in2"),
     ],
 )
 def test_labels_of_pictures_elsewhere(tmp_path, row, message):
@@ -446,7 +446,7 @@ def test_crops_cannot_give_a_larger_margin(tmp_path):
 
 def test_unknown_name_of_labels(tmp_path):
     make_pictures(tmp_path / "in", "a.jpg")
-    with pytest.raises(UserError, match="expected --labels to be a path to a .csv or one of .*aaf.*, received 'afa'"):
+    with pytest.raises(UserError, match="--labels must be a path to a .csv or one of .*aaf.*, got 'afa'"):
         crop_folder(tmp_path / "in", tmp_path / "out", "afa")
 
 
@@ -464,9 +464,9 @@ def test_impossible_folders(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for folder, output, message in (
-        ("nowhere", "out", "expected a folder of photographs"),
-        ("empty", "out", "expected pictures below"),
-        ("in", "file", "expected a folder for the faces, received the file"),
+        ("nowhere", "out", "-i must be a folder of photos"),
+        ("empty", "out", "no images found below"),
+        ("in", "file", "-o must be a folder, got the file"),
         ("in", "in", "outside of"),
         ("in", ".", "outside of"),
     ):
@@ -474,9 +474,9 @@ def test_impossible_folders(tmp_path):
             crop_folder(tmp_path / folder, tmp_path / output)
 
 
-def test_faces_below_the_photographs_are_no_photographs(tmp_path, stub_detector):
+def test_faces_below_the_photos_are_no_photos(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg")
     for _ in range(2):
         lines = crop_folder(tmp_path / "in", tmp_path / "in" / "faces")
-    assert lines[0].startswith("1 faces out of 1 pictures")
+    assert lines[0].startswith("1 faces out of 1 photos")
     assert list(read_csv(tmp_path / "in" / "faces" / "faces.csv")["path"]) == ["a_0.jpg"]
