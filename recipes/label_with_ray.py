@@ -74,17 +74,17 @@ class Labeller:
 
     Args:
         filesystem: Where the paths are; None: this machine.
-        make_predictor: Loads the model and the detector.
+        make_predictor: Loads the model and the detector, for a number of threads.
         threads: Threads that read images and find faces.
     """
 
-    def __init__(self, filesystem: "FileSystem | None", make_predictor: "Callable[[], Predictor]", threads: int):
+    def __init__(self, filesystem: "FileSystem | None", make_predictor: "Callable[[int], Predictor]", threads: int):
         sys.path.insert(0, ROOT)  # a worker knows only the folders of the script and where it was started
         import cv2
 
         cv2.setNumThreads(threads)  # the cores beside are other workers'
         self.filesystem = filesystem
-        self.predictor = make_predictor()
+        self.predictor = make_predictor(threads)
         self.threads = threads
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
@@ -109,19 +109,19 @@ class Labeller:
         return images.decode_image(data)
 
 
-def load_predictor(weight_file: str | None = None) -> "Predictor":
-    """Load the model and the face detector, with the defaults of `demo.py`."""
+def load_predictor(threads: int, weight_file: str | None = None) -> "Predictor":
+    """Load the model and the face detector, with the defaults of `demo.py`; `threads` are those of ONNX Runtime."""
     from src.images import FaceDetector
     from src.inference import AgeGenderEstimator, Predictor
 
-    estimator = AgeGenderEstimator.load(weight_file)
+    estimator = AgeGenderEstimator.load(weight_file, threads=threads)
     return Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
 
 
 def label_images(
     images: str,
     output_dir: str,
-    make_predictor: "Callable[[], Predictor]" = load_predictor,
+    make_predictor: "Callable[[int], Predictor]" = load_predictor,
     workers: int | None = None,
     cpus_per_worker: int = 1,
     skip_existing: bool = False,
@@ -132,7 +132,7 @@ def label_images(
     Args:
         images: Folder (with subfolders), glob or image; a local path or an address of `pyarrow.fs`.
         output_dir: Folder of the Parquet files; a local path or an address of `pyarrow.fs`.
-        make_predictor: Called once here, so that it fails early, and once in every worker.
+        make_predictor: Called once here, so that it fails early, and once in every worker, with its number of cores.
         workers: Maximum number of workers; None: as many as the cluster has room for at the start.
         cpus_per_worker: Cores that a worker reserves.
         skip_existing: Resume: skip images that have rows in `output_dir`.
@@ -154,7 +154,7 @@ def label_images(
     todo = {name: path for name, path in found.items() if name not in done}
     summary = Summary(skipped=len(found) - len(todo))
     if todo:
-        print(make_predictor().estimator.describe(), flush=True)
+        print(make_predictor(cpus_per_worker).estimator.describe(), flush=True)
         connect(address)
         arguments = (source.filesystem, make_predictor, cpus_per_worker)
         save(count(run_workers(todo, arguments, workers, cpus_per_worker), summary, len(todo)), target)
@@ -247,7 +247,7 @@ def main() -> None:
     weight_file = args.weight_file
     if weight_file and os.path.exists(weight_file):
         weight_file = os.path.abspath(weight_file)  # workers have a working folder of their own
-    make_predictor = partial(load_predictor, weight_file)
+    make_predictor = partial(load_predictor, weight_file=weight_file)
     summary = label_images(
         args.images,
         args.output_dir,

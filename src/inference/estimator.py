@@ -53,6 +53,7 @@ class AgeGenderEstimator:
         batch_size: int = 32,
         mirrored: bool | None = None,
         background: bool = False,
+        threads: int = 0,
     ) -> Self:
         """Load a weight file.
 
@@ -62,12 +63,13 @@ class AgeGenderEstimator:
             mirrored: Average over each face and its mirror image, at twice the time; None: as the weight file says.
             background: Return as soon as the file is identified; a network that needs Keras is built by a thread. Call
                 `wait` in the end, to learn of weights that do not fit the network.
+            threads: Threads of ONNX Runtime; 0: all cores.
 
         Raises:
             UserError: No weight file that this project knows.
         """
         path = models.bundled() if weight_file is None else Path(weight_file)
-        run, info = open_runtime(path, background)
+        run, info = open_runtime(path, background, threads)
         return cls(run, info, path, batch_size, mirrored)
 
     @property

@@ -17,13 +17,14 @@ Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 their gender order and `pred_age (n, 101)`."""
 
 
-def open_runtime(weight_file: str | Path, background: bool = False) -> tuple[Run, WeightsInfo]:
+def open_runtime(weight_file: str | Path, background: bool = False, threads: int = 0) -> tuple[Run, WeightsInfo]:
     """Open a weight file in the runtime that it is for.
 
     Args:
         weight_file: A path, or the name of a published file.
         background: Return as soon as the file is identified. Where it needs Keras, a thread builds the network; the
             first call waits for it, and raises what went wrong.
+        threads: Threads of ONNX Runtime; 0: all cores.
 
     Raises:
         UserError: No weight file that this project knows.
@@ -31,14 +32,14 @@ def open_runtime(weight_file: str | Path, background: bool = False) -> tuple[Run
     """
     path = models.resolve(weight_file)
     if models.is_onnx(path):
-        return onnx_runtime(path)
+        return onnx_runtime(path, threads)
     info = models.identify_path(path)
     return InBackground(lambda: keras_runtime(path)) if background else keras_runtime(path), info
 
 
-def onnx_runtime(path: Path) -> tuple[Run, WeightsInfo]:
+def onnx_runtime(path: Path, threads: int = 0) -> tuple[Run, WeightsInfo]:
     """Open an `.onnx` file that `models.resolve` returned in ONNX Runtime."""
-    session, info = models.open_session(path)
+    session, info = models.open_session(path, threads)
     name = session.get_inputs()[0].name
     return lambda batch: tuple(session.run(None, {name: np.asarray(batch, np.float32)})), info
 
