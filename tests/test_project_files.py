@@ -16,6 +16,12 @@ def test_ci_runs_every_python_that_is_promised():
     assert load(".github/workflows/ci.yml")["jobs"]["all"]["strategy"]["matrix"]["python"] == promised
 
 
+def test_ci_runs_tests_that_exist():
+    named = re.findall(r"tests/[\w/]+\.py", (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_hooks_use_the_ruff_of_the_tests():
     pins = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
     hooks = {hook["id"]: hook for hook in load(".pre-commit-config.yaml")["repos"][0]["hooks"]}
