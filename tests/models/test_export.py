@@ -115,7 +115,9 @@ def lose_normalization(monkeypatch):
 def test_other_answers_leave_no_file(form, small, tmp_path, monkeypatch):
     small()
     lose_normalization(monkeypatch)
-    with pytest.raises(JobError, match=r"others by up to .* years; the exported network is not kept"):
+    with pytest.raises(
+        JobError, match=r"differ from those of the weights by up to .* years; the exported network is not kept"
+    ):
         export_model("any", form, tmp_path / OUTPUTS[form])
     assert folder_of(tmp_path) == []
 
@@ -200,7 +202,7 @@ def test_a_missing_package_is_named(form, module, tmp_path, monkeypatch):
 
 def test_another_backend_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(UserError, match="received jax; set KERAS_BACKEND=tensorflow"):
+    with pytest.raises(UserError, match="got jax; set KERAS_BACKEND=tensorflow"):
         export_model(tmp_path / "unread.hdf5", "saved_model", tmp_path / "a")
 
 
@@ -212,12 +214,12 @@ def test_places_that_are_no_earlier_export(tmp_path):
     file = save_weights(small_model(), tmp_path / "weights.hdf5", WeightsInfo("MobileNetV2", 16, 0.1))
     before = file.read_bytes()
     for form, output, words in (
-        ("onnx", notes, "received the folder"),
-        ("saved_model", notes, "expected a new folder or an older SavedModel"),
-        ("saved_model", notes / "text.txt", "expected a new folder"),
-        ("openvino", tmp_path / "a.onnx", "ending in .xml"),
+        ("onnx", notes, "got the folder"),
+        ("saved_model", notes, "must be a new folder or an older SavedModel"),
+        ("saved_model", notes / "text.txt", "must be a new folder"),
+        ("openvino", tmp_path / "a.onnx", "must end in .xml"),
         ("openvino", tmp_path / "mine.xml", "mine.bin"),
-        ("onnx", file, "received the weight file"),
+        ("onnx", file, "must not be a weight file"),
     ):
         with pytest.raises(UserError, match=words):
             export_model(file, form, output)

@@ -68,9 +68,9 @@ def test_sgd_is_nesterov_with_momentum():
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(UserError, match="one of sgd, adam, adamw, received 'lion'"):
+    with pytest.raises(UserError, match="one of sgd, adam, adamw, got 'lion'"):
         factory.get_optimizer("lion", 0.1)
-    with pytest.raises(UserError, match="one of step, cosine, constant, received 'linear'"):
+    with pytest.raises(UserError, match="one of step, cosine, constant, got 'linear'"):
         factory.get_scheduler("linear", 0.1, 1, 1)
 
 
