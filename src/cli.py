@@ -48,7 +48,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = fail(error, 1)
     except ImportError as error:
         code = fail(_missing(error), 1)
-    except BrokenPipeError:  # the reader of our output (`| head`) is gone; there is nobody to tell
+    except BrokenPipeError:  # the reader of our output (`| head`) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
@@ -76,9 +76,9 @@ def show_warnings() -> None:
 def _missing(error: ImportError) -> str:
     """Name what to install when a package, or a system library that a package needs, is missing."""
     if isinstance(error, ModuleNotFoundError):
-        return f"expected the package {error.name}, received none; run pip install -r requirements.txt"
+        return f"the package {error.name} is missing; run pip install -r requirements.txt"
     return (
-        f"expected the system libraries of {error.name or 'a package'}, received {error}; "
+        f"a system library of {error.name or 'a package'} is missing ({error}); "
         "on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0"
     )
 

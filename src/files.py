@@ -1,4 +1,4 @@
-"""Files and threads: writing a file whole, hashing one, ordered work on all cores."""
+"""Files and threads: write a file in one step, hash one, work in order on all cores."""
 
 import hashlib
 import os

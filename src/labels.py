@@ -1,4 +1,4 @@
-"""Gender order and age classes: the only place where these numbers stand."""
+"""Gender order and age classes: defined only here."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ FEMALE, MALE = 0, 1
 
 MAX_AGE = 100
 AGE_CLASSES = MAX_AGE + 1
-"""The age head is a softmax over the whole years 0..100."""
+"""The age head is a softmax over the years 0..100."""
 AGE_RANGE_COLUMNS = ("age_min", "age_max")
 """Columns of a table whose ages are known only as a range, both inclusive, years."""
 
@@ -17,19 +17,19 @@ AGE_GROUPS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), 
 
 
 def clip_age(ages: np.ndarray) -> np.ndarray:
-    """Counts ages above 100 as 100.
+    """Clip ages to at most 100.
 
     Args:
         ages: Any shape, years; NaN (unknown) stays NaN.
 
     Returns:
-        An array of the same shape and dtype; negative ages are left alone, since they are label errors.
+        An array of the same shape and dtype; negative ages are kept: they are label errors.
     """
     return np.minimum(ages, MAX_AGE)
 
 
 def expected_age(probabilities: np.ndarray) -> np.ndarray:
-    """Expectation of the age softmax (Rothe et al., "DEX: Deep EXpectation of apparent age", ICCVW 2015).
+    """Compute the expectation of the age softmax (Rothe et al., "DEX: Deep EXpectation of apparent age", ICCVW 2015).
 
     Args:
         probabilities: `(n, 101)`, rows sum to 1.

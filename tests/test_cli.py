@@ -29,19 +29,19 @@ def raiser(error):
     ("error", "code", "line"),
     [
         (cli.UserError("expected a,\n received b"), 2, "error: expected a, received b\n"),
-        (cli.JobError("no picture is left"), 1, "error: no picture is left\n"),
+        (cli.JobError("no image is left"), 1, "error: no image is left\n"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: No space left on device: a.png\n"),
         (OSError("odd"), 1, "error: odd\n"),
         (
             ModuleNotFoundError("No module named 'dlib'", name="dlib"),
             1,
-            "error: expected the package dlib, received none; run pip install -r requirements.txt\n",
+            "error: the package dlib is missing; run pip install -r requirements.txt\n",
         ),
         (
             ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
             1,
-            "error: expected the system libraries of a package, received libGL.so.1: cannot open shared object file: "
-            "No such file or directory; on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0\n",
+            "error: a system library of a package is missing (libGL.so.1: cannot open shared object file: "
+            "No such file or directory); on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (KeyboardInterrupt("go on with x"), 130, "interrupted: go on with x\n"),

@@ -63,7 +63,7 @@ def test_writes_annotated_pictures_under_their_own_names_and_rows_in_order(folde
     assert drawn.shape == original.shape
     assert (drawn != original).any()
     assert summary.line() == "5 face(s) in 5 picture(s), 1 unreadable"
-    assert summary.unreadable == ["broken.jpg: not a picture that OpenCV can read, or damaged"]
+    assert summary.unreadable == ["broken.jpg: not an image that OpenCV can read, or damaged"]
     assert "skipped broken.jpg" in capsys.readouterr().err
 
 

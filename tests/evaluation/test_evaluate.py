@@ -39,7 +39,7 @@ def test_evaluate_a_users_table(my_table, tmp_path):
     assert "MAE: 12.00 years" in lines
     assert lines[-2:] == [
         "Skipped, not readable: 1",
-        f"  {my_table.with_name('d.png')}: not a picture that OpenCV can read, or damaged",
+        f"  {my_table.with_name('d.png')}: not an image that OpenCV can read, or damaged",
     ]
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == [

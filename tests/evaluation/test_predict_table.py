@@ -51,7 +51,7 @@ def test_unreadable_pictures_are_named(tmp_path):
     assert outcome.predictions["predicted_age"].tolist() == [20, 40]
     assert outcome.predictions["path"].tolist() == [str(paths[0]), str(paths[2])]
     assert [skipped.path for skipped in outcome.skipped] == [str(paths[1]), str(paths[3])]
-    assert "not a picture" in outcome.skipped[0].reason
+    assert "not an image" in outcome.skipped[0].reason
 
 
 def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
