@@ -1,8 +1,8 @@
-"""Times the cleaning of IMDB's labels against a plain loop over the rows, on generated labels of IMDB's size.
+"""Compare the speed of cleaning IMDB's labels with a plain loop over rows, on generated labels of IMDB's size.
 
     python benchmarks/create_db.py
 
-Both start from the loaded arrays; reading the .mat, which is the same for both, is not timed. The tables are compared.
+Both start from loaded arrays; reading the .mat file is not timed. Their tables must be equal.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import JobError, run
+from src.cli import HelpFormatter, JobError, run
 from src.datasets import imdb_wiki
 from src.datasets.csv_table import write_csv
 
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def generate_arrays(entries: int, rng: np.random.Generator) -> Arrays:
-    """Labels as `src.datasets.imdb_wiki.load_arrays` gives them, with all the flaws that the real ones have."""
+    """Generate labels like those of `src.datasets.imdb_wiki.load_arrays`, with all flaws of the real ones."""
     dob = rng.integers(693_000, 730_000, entries, dtype=np.int32)
     dob[rng.random(entries) < 0.01] = 1
     paths = np.empty(entries, dtype=object)
@@ -46,7 +46,7 @@ def generate_arrays(entries: int, rng: np.random.Generator) -> Arrays:
 
 
 def clean_by_rows(arrays: Arrays) -> pd.DataFrame:
-    """The rules of `create_db.py` said once more, row by row and without numpy's help."""
+    """Apply the rules of `create_db.py` row by row, without numpy."""
     genders, ages, paths = [], [], []
     for row in range(len(arrays["dob"])):
         born = date.fromordinal(max(int(arrays["dob"][row]) - 366, 1))
@@ -66,7 +66,7 @@ def clean_by_columns(arrays: Arrays) -> pd.DataFrame:
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of several calls."""
+    """Return the seconds of the fastest of several calls."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -76,9 +76,9 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time create_db.py's cleaning against a loop over the rows.")
-    parser.add_argument("--entries", type=int, default=IMDB_ENTRIES, help="default: %(default)s, those of IMDB")
-    parser.add_argument("--repeats", type=int, default=3, help="the fastest of so many runs counts")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--entries", type=int, default=IMDB_ENTRIES, help="number of rows")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts")
     args = parser.parse_args()
     arrays = generate_arrays(args.entries, np.random.default_rng(0))
     table = clean_by_columns(arrays)

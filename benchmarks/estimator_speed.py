@@ -1,9 +1,9 @@
-"""Times one face on one CPU thread: the bundled model, or other weights, beside EfficientNetB3 at 224 pixels.
+"""Measure the time per face on one CPU thread: the bundled model, or other weights, and EfficientNetB3 at 224 pixels.
 
     python benchmarks/estimator_speed.py [--weight_file W]
 
-Both networks are compiled calls of `AgeGenderEstimator` with a batch of one face that has the network's size, and take
-turns. EfficientNetB3's weights are random, which costs the same time.
+Both networks run in `AgeGenderEstimator` with a batch of one face of the network's size, in turn.
+EfficientNetB3's weights are random, which does not change its time.
 """
 
 import argparse
@@ -18,21 +18,21 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import run
+from src.cli import HelpFormatter, run
 
 CALLS = 100
 REFERENCE, REFERENCE_SIZE = "EfficientNetB3", 224
 
 
 def use_one_core() -> None:
-    """Keeps all threads of this process on one core, where the system can."""
+    """Keep all threads of this process on one core, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weight_file")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--weight_file", help="weights to measure (default: the bundled model)")
     args = parser.parse_args()
     use_one_core()
 
@@ -48,14 +48,14 @@ def main() -> None:
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (size, size, 3), np.uint8) for size in (e.info.img_size for e in estimators)]
     seconds = np.empty((CALLS, len(estimators)))
-    for call in range(-5, CALLS):  # the first ones warm up; the last value is written over by the timed calls
+    for call in range(-5, CALLS):  # the first calls warm up; timed calls overwrite the last values
         for column, (estimator, face) in enumerate(zip(estimators, faces, strict=True)):
             start = time.perf_counter()
             estimator.predict([face])
             seconds[call, column] = time.perf_counter() - start
     median = np.median(seconds, axis=0)
     for estimator, milliseconds in zip(estimators, 1000 * median, strict=True):
-        print(f"{estimator.info.model_name:18} {estimator.info.img_size:4} pixels {milliseconds:7.1f} ms a face")
+        print(f"{estimator.info.model_name:18} {estimator.info.img_size:4} pixels {milliseconds:7.1f} ms per face")
     print(f"{median[1] / median[0]:.1f} times as fast as {REFERENCE} at {REFERENCE_SIZE} pixels, on one thread")
 
 

@@ -1,10 +1,10 @@
-"""Times `evaluate_appa_real.py` against reading pictures one by one and `model.predict` in batches of 8.
+"""Compare the speed of `evaluate_appa_real.py` with reading images one by one and `model.predict` in batches of 8.
 
-    python benchmarks/evaluate_appa_real.py                 # 1,500 pictures, as many as APPA-REAL's valid split
+    python benchmarks/evaluate_appa_real.py                 # 1,500 images, as many as APPA-REAL's valid split
     python benchmarks/evaluate_appa_real.py --count 200     # a quick look
 
-The pictures are generated: JPEG files of 300 to 700 pixels, laid out as in APPA-REAL. The weights are random, which
-costs the same time. Both ways get one call to warm up, and their answers are compared.
+The images are generated: JPEG files of 300 to 700 pixels in APPA-REAL's layout. The weights are random, which
+does not change the time. Both ways get one call to warm up, and their predictions are compared.
 """
 
 import argparse
@@ -17,17 +17,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import JobError, run
+from src.cli import HelpFormatter, JobError, run
 
 MARGIN = 0.3
 ROUNDS = 4
-"""Both ways take turns, so that whatever else the machine does slows both."""
-LARGEST_DIFFERENCE = 0.1
-"""Years, of the mean answer: batches of other sizes are rounded otherwise."""
+"""Both ways take turns, so that other load on the machine slows both."""
+MAX_DIFFERENCE = 0.1
+"""Years, of the mean prediction: batch sizes change the rounding."""
 
 
-def write_pictures(folder: Path, count: int, rng: np.random.Generator) -> None:
-    """A `valid` split of smooth coloured noise."""
+def write_images(folder: Path, count: int, rng: np.random.Generator) -> None:
+    """Write a `valid` split of smooth colored noise."""
     from src.images.io import resize, write_image
 
     (folder / "valid").mkdir(parents=True)
@@ -44,7 +44,7 @@ def faces_in(folder: Path) -> list[str]:
 
 
 def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
-    """Ages, read one after the other and predicted 8 at a time."""
+    """Read images one by one and predict ages 8 at a time."""
     from src.images.boxes import crop_to_margin
     from src.images.io import read_image, resize
     from src.labels import expected_age
@@ -58,10 +58,10 @@ def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1500)
-    parser.add_argument("--model_name", default="EfficientNetB3")
-    parser.add_argument("--img_size", type=int, default=224)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--count", type=int, default=1500, help="number of images")
+    parser.add_argument("--model_name", default="EfficientNetB3", help="network")
+    parser.add_argument("--img_size", type=int, default=224, help="input side, pixels")
     args = parser.parse_args()
 
     from src.evaluation.evaluate import evaluate_appa_real
@@ -77,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name, str(number)) for number in range(ROUNDS)]
         for folder in folders:
-            write_pictures(folder, args.count // ROUNDS, rng)
+            write_images(folder, args.count // ROUNDS, rng)
         predict_plainly(model, faces_in(folders[0])[:8], args.img_size)
         estimator.predict([np.zeros((args.img_size, args.img_size, 3), np.uint8)] * estimator.batch_size)
         for folder in folders:
@@ -88,12 +88,12 @@ def main() -> None:
             plain, ours = plain + between - start, ours + time.perf_counter() - between
             real_ages = np.loadtxt(folder / "gt_avg_valid.csv", delimiter=",", skiprows=1, usecols=4)
             difference = max(difference, abs(report["bias_real"] - (ages - real_ages).mean()))
-    if difference > LARGEST_DIFFERENCE:
+    if difference > MAX_DIFFERENCE:
         raise JobError(f"the two ways disagree by {difference:.2f} years on average")
-    print(f"{args.count:,} pictures, {args.model_name} at {args.img_size} pixels")
+    print(f"{args.count:,} images, {args.model_name} at {args.img_size} pixels")
     for label, seconds in [("one by one, model.predict in batches of 8", plain), ("evaluate_appa_real.py", ours)]:
-        print(f"  {label:42} {seconds:7.1f} s {args.count / seconds:7.1f} pictures/s")
-    print(f"  {plain / ours:.2f} times as fast; mean answers differ by {difference:.3f} years")
+        print(f"  {label:42} {seconds:7.1f} s {args.count / seconds:7.1f} images/s")
+    print(f"  {plain / ours:.2f} times as fast; mean predictions differ by {difference:.3f} years")
 
 
 if __name__ == "__main__":

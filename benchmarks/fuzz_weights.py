@@ -1,11 +1,11 @@
-"""Feeds mutated weight files to the identification and says what came of it.
+"""Identify randomly damaged weight files and report what happens.
 
     python benchmarks/fuzz_weights.py --seconds 60
 
-Every file must be identified or refused in one line. Batches of files are read in processes of their own, without the
-rehearsal of `weights_guard`, which would take most of the time. A file on which such a process crashes, hangs or takes
-much memory is kept and then given to the real `identify`, rehearsal and all; it is a finding unless that refuses it.
-Exits with 1 when there are findings. Linux and macOS.
+Every file must be identified or refused with one line. Batches of files are read in separate processes, without the
+sandbox of `src.models.weights`, which would take most of the time. If such a process crashes, hangs or needs too
+much memory, its file is kept and passed to the real `identify` with the sandbox, which must refuse it.
+The exit code is 1 if there are findings. Linux and macOS.
 """
 
 import argparse
@@ -25,25 +25,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import h5py
 import numpy as np
 
-from src.cli import UserError
+from src.cli import HelpFormatter, UserError
 from src.models import weights
 from src.models.weights.info import ATTRIBUTE, to_json
 from src.models.weights.sandbox import read_through
 from src.models.weights.store import identify_path
 
 BATCH = 100
-"""Files of a process."""
+"""Files per process."""
 HANGS = 5
-"""Seconds of processor time for a batch, which takes about one."""
+"""Maximum seconds of processor time of a batch, which takes about one."""
 SLEEPS = 60.0
-"""Seconds for a batch that waits for something, or a machine that is busy with other things."""
+"""Maximum seconds of a batch, which may wait, or run on a busy machine."""
 MEMORY = 2**29
-"""Bytes of address space that a batch may take beyond its start."""
+"""Bytes of address space that a batch may allocate."""
 NAMES = ("MobileNetV2_32_x.hdf5", "x.hdf5", "weights.28-3.73.hdf5", "EfficientNetB0_224_x.keras", "a.weights.h5")
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Small files of every layout that `weights_data` reads."""
+    """Write small files of every layout that can be read."""
     layers = [
         {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": [None, 32, 32, 3]}},
         *({"class_name": "Dense", "config": {"name": f"dense_{i}"}} for i in range(8)),
@@ -71,7 +71,7 @@ def write_seeds(folder: Path) -> list[Path]:
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
-    """Up to 20 of: bits flipped, bytes replaced by special ones, blocks copied, cut out, or the end cut off."""
+    """Apply up to 20 mutations: flip bits, replace bytes, copy or delete blocks, truncate."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5, 20))):
         if not data:
@@ -96,7 +96,7 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 
 def read(path: Path) -> str:
-    """Reads a file as `identify` does, without the rehearsal; returns what came of it in one word."""
+    """Read a file as `identify` does, without the sandbox; return the outcome in one word."""
     try:
         read_through(path)
         identify_path(path)
@@ -106,7 +106,7 @@ def read(path: Path) -> str:
 
 
 def run_batch(folder: Path, seed: int) -> None:
-    """The work of one process: mutates, reads and prints what came of each file, one a line."""
+    """Do the work of one process: mutate and read files, and print one outcome per line."""
     seeds = [path.read_bytes() for path in write_seeds(folder)]
     size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
@@ -120,7 +120,7 @@ def run_batch(folder: Path, seed: int) -> None:
 
 
 def fuzz(seconds: float, seed: int, keep: Path) -> tuple[Counter[str], list[str]]:
-    """Runs batches for that much processor time and returns counts of outcomes and descriptions of findings."""
+    """Run batches for that much processor time; return counts of outcomes and descriptions of findings."""
     outcomes: Counter[str] = Counter()
     findings = []
     while processor_time() < seconds:
@@ -139,7 +139,7 @@ def fuzz(seconds: float, seed: int, keep: Path) -> tuple[Counter[str], list[str]
 
 
 def read_batch(folder: Path, seed: int, outcomes: Counter[str]) -> str:
-    """Runs one batch, counts its outcomes and says how it failed, if it did; the file that did it stays in `folder`."""
+    """Run one batch, count its outcomes and return how it failed, if it did; the file at fault stays in `folder`."""
     command = [sys.executable, __file__, "--batch", str(folder), "--seed", str(seed)]
     with (folder / "outcomes.txt").open("w+") as output:
         try:
@@ -158,13 +158,13 @@ def read_batch(folder: Path, seed: int, outcomes: Counter[str]) -> str:
 
 
 def processor_time() -> float:
-    """Seconds of processor time that the batches have taken."""
+    """Return the seconds of processor time of all batches."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def guarded(path: Path) -> str:
-    """What the real `identify` makes of a file on which unguarded reading failed."""
+    """Pass a file on which unguarded reading failed to the real `identify`; return the outcome."""
     try:
         weights.identify(path)
     except UserError as error:
@@ -174,10 +174,10 @@ def guarded(path: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="processor time to spend (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="number of the first batch (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for files that crashed")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor time to spend")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first batch")
+    parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for files at fault")
     parser.add_argument("--batch", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.batch:
