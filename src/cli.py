@@ -1,8 +1,12 @@
-"""What all scripts share: the project's folder, one-line errors, exit codes and progress."""
+"""What all scripts share: the project's folder, one-line errors, exit codes, Ctrl-C, commands and progress."""
 
 import argparse
+import atexit
 import logging
 import os
+import shlex
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,11 +35,16 @@ class JobError(Exception):
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process with the project's exit codes.
+    """Run a script's `main` and end the process with the exit code of `call`."""
+    sys.exit(call(main))
+
+
+def call(main: Callable[[], int | None]) -> int:
+    """Run a script's `main`, print its error as one line, and return the exit code.
 
     0 done; 1 the job failed; 2 for an invalid request; 130 after Ctrl-C. `UserError`, `JobError`, errors of the
-    operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other exceptions
-    are defects and keep their traceback.
+    operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other exceptions are
+    defects and keep their traceback.
     """
     escape_unprintable()
     show_warnings()
@@ -56,7 +65,25 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt as interrupt:
         print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         code = 130
-    sys.exit(code)
+    return code
+
+
+def end(code: int) -> NoReturn:
+    """End the process at once, without unloading libraries whose threads still run.
+
+    A Ctrl-C that nobody has looked at yet turns success into 130.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code == 0:
+        code = call(raise_if_interrupted)
+    if code == 0:
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            code = code or 1
+    os._exit(code)
 
 
 def escape_unprintable() -> None:
@@ -144,3 +171,42 @@ class Progress(tqdm):
         if self.postfix:
             parts.append(str(self.postfix))
         return f"{self._label}: {', '.join(parts)}" if self._label else ", ".join(parts)
+
+
+_interrupted = False
+_interrupt_text: Callable[[], str] = str
+
+
+def defer_interrupts() -> None:
+    """From now on the first Ctrl-C is noted for `raise_if_interrupted`, and the second ends the process at once.
+
+    An exception that a signal raises in the middle of a library's C++ call may leave its memory damaged.
+    """
+    signal.signal(signal.SIGINT, _note_interrupt)
+
+
+def set_interrupt_text(text: Callable[[], str]) -> None:
+    """Set what to say after an interruption: what is kept, and how to resume."""
+    global _interrupt_text
+    _interrupt_text = text
+
+
+def raise_if_interrupted() -> None:
+    """Raise `KeyboardInterrupt` if Ctrl-C was pressed since `defer_interrupts`; its text says how to resume."""
+    if _interrupted:
+        raise KeyboardInterrupt(_interrupt_text())
+
+
+def _note_interrupt(number: int, frame: object) -> None:
+    global _interrupted
+    if _interrupted:
+        os.write(2, f"interrupted: {_interrupt_text()}\n".encode(errors="replace"))  # print may be what was interrupted
+        os._exit(130)
+    _interrupted = True
+    os.write(2, b"stopping as soon as the current step is done; press Ctrl-C again to end at once\n")
+
+
+def shell_command(*arguments: object) -> str:
+    """A command that does the same when it is pasted into a shell."""
+    texts = list(map(str, arguments))
+    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)

@@ -6,6 +6,9 @@ GENDERS = ("female", "male")
 """Names of the gender classes in the order of the gender head (IMDB-WIKI's order)."""
 FEMALE, MALE = 0, 1
 
+HEADS = ("gender", "age")
+"""The heads of a model, in the order of its outputs."""
+
 MAX_AGE = 100
 AGE_CLASSES = MAX_AGE + 1
 """The age head is a softmax over the years 0..100."""

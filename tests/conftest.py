@@ -52,6 +52,16 @@ def training_overrides(faces_csv: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
+def tiny_network(monkeypatch):
+    """Builds two convolutions in place of every backbone: they compile within a second."""
+    import distributed_process
+
+    from src.models import backbones
+
+    monkeypatch.setattr(backbones, "build", distributed_process.build)
+
+
+@pytest.fixture
 def compose():
     """`compose(*overrides)` gives the configuration that `train.py` would get."""
     from hydra import compose, initialize_config_dir

@@ -1,5 +1,10 @@
-"""Training: the configuration in, weight files out."""
+"""Training: the configuration in, weight files out.
 
-from src.training.train import train
+`train` is imported when it is first used, so that `train.py --help` needs no Keras.
+"""
 
-__all__ = ["train"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"overrides": ["hydra_arguments"], "train": ["train"]}
+)

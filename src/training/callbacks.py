@@ -1,7 +1,9 @@
 """What happens beside the steps of a training: checkpoints, resuming, logs, averaged weights."""
 
 import dataclasses
+import itertools
 import os
+import sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -9,13 +11,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from src import models
+from src import cli, models
 from src.cli import JobError, Progress, UserError
 from src.files import write_whole
 from src.models import WeightsInfo, moving_average, sync_state
 from src.training.distributed import ALONE, Group
 from src.training.generator import ImageSequence
 from src.training.resume import MONITOR, ResumeFile, RunState, to_numpy
+from src.training.runs import Run, weights_lock
 
 
 class WeightAverage(keras.callbacks.Callback):
@@ -78,8 +81,24 @@ class WeightAverage(keras.callbacks.Callback):
                 weight.assign(value)
 
 
+class Interrupter(keras.callbacks.Callback):
+    """Stops after a Ctrl-C, between two steps; an epoch that is done is written first."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop in training."""
+        cli.raise_if_interrupted()
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Stop in validation."""
+        cli.raise_if_interrupted()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop before the next epoch."""
+        cli.raise_if_interrupted()
+
+
 class Checkpoint(keras.callbacks.Callback):
-    """At the end of an epoch: best weights, then the state to resume from, then the log and its picture.
+    """At the end of an epoch: best weights, then the state to resume from, then the log and its curves.
 
     In this order a process that is killed in between repeats at most the epoch whose state was not written. Of several
     processes all decide alike, the first writes.
@@ -87,17 +106,19 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(
         self,
-        folder: Path,
+        run: Run,
         info: WeightsInfo,
         state: RunState,
         resume_file: ResumeFile,
+        validation: ImageSequence,
         average: WeightAverage | None = None,
         early_stopping: int | None = None,
         group: Group = ALONE,
         save_dtype: str = "float32",
     ):
         super().__init__()
-        self.folder = folder
+        self.run = run
+        self._validation = validation
         self._save_dtype = save_dtype
         self._group = group
         self.info = info
@@ -107,24 +128,39 @@ class Checkpoint(keras.callbacks.Callback):
         self._early_stopping = early_stopping
 
     def weights_path(self, epoch: int, loss: float) -> Path:
-        """`{model_name}_{img_size}_weights.{epoch:02d}-{val_loss:.2f}.hdf5`, epochs from 1."""
-        return self.folder / f"{self.info.model_name}_{self.info.img_size}_weights.{epoch:02d}-{loss:.2f}.hdf5"
+        """`{model_name}_{img_size}_weights.{epoch:02d}-{val_loss:.2f}.hdf5`, epochs from 1.
+
+        Where another run has written a file of this name `_2` and so on is appended.
+        """
+        stem = f"{self.info.model_name}_{self.info.img_size}_weights.{epoch:02d}-{loss:.2f}"
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        paths = (self.run.folder / f"{name}.hdf5" for name in names)
+        return next(path for path in paths if not path.exists() or self._wrote(path))
+
+    def _wrote(self, path: Path) -> bool:
+        try:
+            return models.identify(path).run == self.state.id
+        except UserError:
+            return False
 
     def on_epoch_end(self, epoch, logs=None):
-        """Writes everything; `epoch` counts from 0."""
+        """Write everything; `epoch` counts from 0."""
         row = {"epoch": epoch + 1, "lr": self._learning_rate(), **{key: float(value) for key, value in logs.items()}}
         if not np.isfinite(row["loss"]):
             raise JobError(
                 f"expected a finite loss, received {row['loss']} in epoch {epoch + 1}; lower train.lr "
                 "(the weights of earlier epochs are whole)"
             )
+        if self._group.sum(np.array(self._validation.known_labels, np.int32)) == 0:
+            print(f"warning: no validation image of epoch {epoch + 1} has a label that can be used", file=sys.stderr)
+            row[MONITOR] = np.nan
         self.state.history.append(row)
         if self.state.best_epoch == epoch + 1:
             self._save_weights(row)
         if self._group.is_first:
             self._resume_file.save(self.state)
             self._write_log()
-        if self._early_stopping is not None and epoch + 1 - self.state.best_epoch >= self._early_stopping:
+        if self._early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self._early_stopping:
             print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
             self.model.stop_training = True
 
@@ -133,19 +169,20 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}
-        info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics)
-        path = self.weights_path(row["epoch"], row[MONITOR])
+        info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics, run=self.state.id)
         with self._average.applied() if self._average else nullcontext():
-            if self._group.is_first:
+            if not self._group.is_first:
+                return
+            with weights_lock(self.run.folder):
+                path = self.weights_path(row["epoch"], row[MONITOR])
                 models.save_weights(self.model, path, info, self._save_dtype)
         print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
 
     def _write_log(self) -> None:
-        stem = f"{self.info.model_name}_{self.info.img_size}"
         log = pd.DataFrame(self.state.history)
-        with write_whole(self.folder / f"{stem}_log.csv") as part:
+        with write_whole(self.run.log) as part:
             log.to_csv(part, index=False, lineterminator="\n")
-        draw_curves(log, self.folder / f"{stem}_curves.png")
+        draw_curves(log, self.run.curves)
 
 
 CURVES = (
@@ -185,6 +222,7 @@ class WandbLogger(keras.callbacks.Callback):
         self._project = project
         self._config = config
         self._curves = curves
+        self._run = None
 
     @staticmethod
     def check_login() -> None:
@@ -222,8 +260,14 @@ class WandbLogger(keras.callbacks.Callback):
         self._run.log(figures, step=epoch + 1)
 
     def on_train_end(self, logs=None):
-        """Closes the run."""
-        self._run.finish()
+        """Close the run."""
+        self.close(0)
+
+    def close(self, exit_code: int) -> None:
+        """Close the run, if there is one."""
+        if self._run is not None:
+            self._run.finish(exit_code)
+            self._run = None
 
 
 class EpochSetter(keras.callbacks.Callback):

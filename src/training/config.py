@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from src import models
-from src.cli import UserError
+from src.cli import ROOT, UserError
 
 MAY_CHANGE_ON_RESUME = (
     "train.epochs",
@@ -145,6 +145,8 @@ def check_config(cfg: DictConfig) -> None:
         _check_number(cfg, key, (int, float), 0, "a number in 0..1, below 1", below=1)
     for key in ("train.workers", "train.seed"):
         _check_number(cfg, key, int, 0, "a whole number of at least 0")
+    if not isinstance(cfg.train.resume, bool | str):
+        raise UserError(f"train.resume must be true, false, auto or the name of a run, got {cfg.train.resume!r}")
     models.check_size(cfg.model.model_name, cfg.model.img_size)
     models.check_optimizer_name(cfg.train.optimizer_name)
     if cfg.train.save_dtype not in models.SAVE_DTYPES:
@@ -164,7 +166,24 @@ def config_text(cfg: DictConfig, without: Sequence[str]) -> str:
     return json.dumps({key: value for key, value in sorted(config.items()) if key not in without})
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The keys by which a configuration cannot resume a run of another, each with both values.
+
+    Args:
+        before: The run's; keys that did not exist then have their default.
+        now: The other.
+    """
+    defaults = flatten(OmegaConf.to_container(OmegaConf.load(ROOT / "src" / "config.yaml")))
+    earlier, later = defaults | flatten(before), flatten(now)
+    return {
+        key: (earlier.get(key), value)
+        for key, value in sorted(later.items())
+        if key not in MAY_CHANGE_ON_RESUME and earlier.get(key) != value
+    }
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"lr": 1}}` as `{"train.lr": 1}`."""
     flat = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -10,9 +9,10 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from src import datasets, images
+from src import cli, datasets, images
 from src.cli import JobError, Progress, UserError
-from src.labels import AGE_RANGE_COLUMNS
+from src.files import map_ahead
+from src.labels import AGE_RANGE_COLUMNS, HEADS
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.distributed import ALONE, Group
 from src.training.generator import ImageSequence
@@ -23,12 +23,12 @@ def make_sequences(
     cfg: DictConfig,
     group: Group = ALONE,
 ) -> tuple[ImageSequence, ImageSequence, float]:
-    """Training and validation batches, and the model's margin.
+    """Make the training and validation batches, and choose the model's margin.
 
     Of several processes each gets its share of every batch.
 
     Raises:
-        UserError: a table is missing, empty, of whole photographs, or tighter than the margin.
+        UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
     """
     data = OmegaConf.to_container(cfg.data, resolve=True)
     table = datasets.load_table(data["db"], data["image_dir"], data["target"], data["split"])
@@ -71,7 +71,33 @@ def make_sequences(
         steps_per_epoch=cfg.train.validation_steps,
         **common,
     )
+    require_labels(training, validation, ", ".join(table_names(cfg)))
     return training, validation, margin
+
+
+def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:
+    """Check that there are labels to train and to validate on; clear those of heads that are not trained.
+
+    Args:
+        training: Batches of training.
+        validation: Batches of validation.
+        names: The tables, for people.
+
+    Raises:
+        UserError: a part has no label of any head, or validation none of a head that is trained.
+    """
+    validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
+    for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
+        if not sequence.heads:
+            batches = len(sequence.maker)
+            used = f"in the first {len(sequence)} of {batches} batches " if len(sequence) < batches else ""
+            raise UserError(
+                f"no row {used}of the {part} part of {names} has a known {' or '.join(heads)}; "
+                "fill in the columns genders or ages"
+            )
+    for head in HEADS:
+        if head not in training.heads:
+            print(f"no {head} is known in the train part: that head is not trained, and its output will be hidden")
 
 
 def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
@@ -88,12 +114,11 @@ def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFra
     return kept
 
 
-def drop_unreadable(table: pd.DataFrame, workers: int = 8) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Leaves out the rows whose picture file cannot be read; each file is decoded once, at an eighth of its size.
+def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Drop the rows whose image file cannot be read; each file is decoded once, at an eighth of its size.
 
     Args:
-        table: Rows as in `src/datasets/table.py`; pictures inside the table need no check.
-        workers: Threads.
+        table: Rows as in `src/datasets/table.py`; images inside the table need no check.
 
     Returns:
         The table without these rows, with a new index, and `(path, reason)` of each unreadable file.
@@ -103,10 +128,12 @@ def drop_unreadable(table: pd.DataFrame, workers: int = 8) -> tuple[pd.DataFrame
     """
     is_file = table["image"].isna() if "image" in table else np.full(len(table), True)
     paths = table.loc[is_file, "path"].drop_duplicates()
-    with ThreadPoolExecutor(workers) as pool:
-        reasons = pool.map(unreadable_reason, paths)
-        checked = Progress(zip(paths, reasons, strict=True), len(paths), "images", "check", leave=False)
-        unreadable = [(path, reason) for path, reason in checked if reason is not None]
+    reasons = zip(paths, map_ahead(unreadable_reason, paths), strict=True)
+    unreadable = []
+    for path, reason in Progress(reasons, len(paths), "images", "check", leave=False):
+        cli.raise_if_interrupted()
+        if reason is not None:
+            unreadable.append((path, reason))
     kept = table[~table["path"].isin([path for path, _ in unreadable])].reset_index(drop=True)
     if kept.empty:
         example = f"; the first: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""

@@ -9,12 +9,13 @@ workers of our own that are asked for (epoch, index), and Keras' workers stay of
 
 import logging
 import math
+from collections.abc import Collection
 
 import keras
 import numpy as np
 import pandas as pd
 
-from src.labels import AGE_CLASSES
+from src.labels import AGE_CLASSES, HEADS
 from src.training.batches import Batch, BatchMaker
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.prefetch import Prefetcher
@@ -90,6 +91,7 @@ class ImageSequence(keras.utils.PyDataset):
         self._weight_factor = max(1.0, self._length * batch_size / len(table))
         self._prefetcher = Prefetcher(self.maker, self._length, workers, use_multiprocessing, max_queue_size)
         self._named: set[str] = set()
+        self._known: dict[int, int] = {}  # by index
 
     @property
     def has_ranges(self) -> bool:
@@ -105,6 +107,7 @@ class ImageSequence(keras.utils.PyDataset):
             if name not in self._named:
                 self._named.add(name)
                 logger.warning("%s can no longer be read (%s); training continues without it", name, reason)
+        self._known[index] = sum(np.count_nonzero(values) for values in batch.weights)
         if self._fill_up:
             batch = append_empty_rows(batch, self._filled_size)
             factor = np.float32(self._weight_factor)
@@ -115,6 +118,22 @@ class ImageSequence(keras.utils.PyDataset):
         """Says which epoch the next batches belong to, and begins to read them."""
         self.epoch = epoch
         self._prefetcher.start(epoch)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads for which some row of an epoch has a label; with `shuffle` any row of the table may be in it."""
+        rows = slice(None) if self.maker.shuffle else slice(len(self) * self.maker.batch_size)
+        return tuple(head for head, weights in zip(HEADS, self.maker.weights, strict=True) if weights[rows].any())
+
+    @property
+    def known_labels(self) -> int:
+        """Labels in the last epoch's batches of this process; an image that can no longer be read has none."""
+        return sum(self._known.values())
+
+    def clear_labels(self, heads: Collection[str]) -> None:
+        """Treat all labels of these heads as unknown."""
+        pairs = zip(HEADS, self.maker.weights, strict=True)
+        self.maker.weights = tuple(np.zeros_like(weights) if head in heads else weights for head, weights in pairs)
 
     def close(self) -> None:
         """Ends the workers; they start again when a batch is asked for."""

@@ -1,12 +1,14 @@
 """From the configuration to a compiled network."""
 
 import os
+from collections.abc import Collection
 
 import keras
 from omegaconf import DictConfig
 
 from src import models
 from src.cli import UserError
+from src.labels import HEADS
 from src.models import WeightsInfo, sixteen_bit_type
 from src.training import losses
 from src.training.distributed import ALONE, Group
@@ -19,8 +21,9 @@ def make_model(
     resuming: bool = False,
     group: Group = ALONE,
     has_ranges: bool = False,
+    heads: Collection[str] = HEADS,
 ) -> keras.Model:
-    """Builds and compiles the network, with the weights that `model.weights` names.
+    """Build and compile the network, with the weights that `model.weights` names.
 
     Args:
         cfg: See `train`.
@@ -28,6 +31,7 @@ def make_model(
         resuming: All variables are about to be loaded from a run's state; `model.weights` is not read again.
         group: Of several processes the first reads the weights and gives them to the others.
         has_ranges: The batches hold age targets of `(n, 303)`, see `src.training.targets.join_ranges`.
+        heads: Those that are trained; the others keep the weights that they begin with.
     """
     start = None if resuming else cfg.model.weights
     if start is None or group.processes == 1:
@@ -41,7 +45,7 @@ def make_model(
     models.set_batch_norm_momentum(
         model, models.batch_norm_momentum(steps_per_epoch) if momentum == "auto" else momentum
     )
-    compile_model(cfg, model, steps_per_epoch, has_ranges)
+    compile_model(cfg, model, steps_per_epoch, has_ranges, heads)
     return model
 
 
@@ -73,8 +77,21 @@ def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: 
     models.load_weights_into(model, path)
 
 
-def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int, has_ranges: bool = False) -> None:
-    """Compiles with both losses, the configured optimizer and the figures of the log."""
+def compile_model(
+    cfg: DictConfig,
+    model: keras.Model,
+    steps_per_epoch: int,
+    has_ranges: bool = False,
+    heads: Collection[str] = HEADS,
+) -> None:
+    """Compile with the losses of the trained heads, the configured optimizer and the metrics of the log."""
+    for head in HEADS:
+        model.get_layer(f"pred_{head}").trainable = head in heads
+    head_losses = ["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight), has_ranges)]
+    metrics = [
+        [keras.metrics.CategoricalAccuracy(name="accuracy")],
+        [AgeAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
+    ]
     schedule = models.get_scheduler(
         cfg.train.schedule, cfg.train.lr, cfg.train.epochs, steps_per_epoch, cfg.train.warmup_epochs
     )
@@ -82,12 +99,9 @@ def compile_model(cfg: DictConfig, model: keras.Model, steps_per_epoch: int, has
     models.exclude_from_weight_decay(optimizer, model)
     model.compile(
         optimizer=optimizer,
-        loss=["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight), has_ranges)],
+        loss=[loss if head in heads else None for head, loss in zip(HEADS, head_losses, strict=True)],
         loss_weights=[1.0, float(cfg.train.age_loss_weight)],
-        weighted_metrics=[
-            [keras.metrics.CategoricalAccuracy(name="accuracy")],
-            [AgeAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],
-        ],
+        weighted_metrics=[own if head in heads else [] for head, own in zip(HEADS, metrics, strict=True)],
     )
     model.optimizer.build(model.trainable_variables)  # with float16 Keras has wrapped it, to scale the loss
 

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -27,12 +28,14 @@ class RunState:
     """What a run must remember beside its variables.
 
     Attributes:
-        config: The resolved configuration of the run, to compare with when it goes on.
-        history: One row of figures per finished epoch.
+        config: The resolved configuration of the run, to compare with when it is resumed.
+        history: One row of metrics per finished epoch.
+        id: Tells the run from every other, deleted ones included.
     """
 
     config: dict
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    id: str = ""
 
     @property
     def epochs(self) -> int:
@@ -41,9 +44,9 @@ class RunState:
 
     @property
     def best_epoch(self) -> int | None:
-        """Number of the epoch with the lowest validation loss, from 1; None before the first."""
-        losses = [row[MONITOR] for row in self.history]
-        return int(np.argmin(losses)) + 1 if losses else None
+        """Number of the epoch with the lowest validation loss, from 1; None where none has a finite one."""
+        losses = {row["epoch"]: row[MONITOR] for row in self.history if np.isfinite(row[MONITOR])}
+        return min(losses, key=losses.get, default=None)
 
 
 class ResumeFile:
@@ -79,18 +82,6 @@ class ResumeFile:
         with write_whole(self.path, durable=True) as part:
             np.savez(part, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
 
-    def read_state(self) -> RunState:
-        """The state alone.
-
-        Raises:
-            UserError: there is no such file, or it is none of ours.
-        """
-        return RunState(**json.loads(self._group.text_from_first(self._read_json)))
-
-    def _read_json(self) -> str:
-        with self._open() as file:
-            return str(file["state"])
-
     def load_variables(self) -> None:
         """Sets all variables of the model, its optimizer and the averages.
 
@@ -105,30 +96,34 @@ class ResumeFile:
         models.finalize_normalization(self._model)
 
     def _read_arrays(self, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-        with self._open() as file:
+        with _open(self.path) as file:
             arrays = [file[f"v{i}"] for i in range(len(file.files) - 1)]
         if [array.shape for array in arrays] != shapes:
             raise UserError(
-                f"expected a run of the same network and optimizer in {self.path}, received another; "
-                "start anew with train.resume=false"
+                f"{self.path} is the state of another network or optimizer; start a new run with train.resume=false"
             )
         return arrays
 
-    @contextmanager
-    def _open(self):
-        try:
-            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                yield file
-        except FileNotFoundError as error:
-            raise UserError(
-                f"expected the state of an earlier run in {self.path}, received no such file; "
-                "start anew with train.resume=false"
-            ) from error
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"expected the state of an earlier run in {self.path}, received {error}; "
-                "start anew with train.resume=false"
-            ) from error
+
+def read_state(path: Path) -> RunState:
+    """Read the state of a run without its variables.
+
+    Raises:
+        UserError: the file is damaged or not of this project.
+    """
+    with _open(path) as file:
+        return RunState(**json.loads(str(file["state"])))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield file
+    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is not the state of an earlier run: {error}; start a new run with train.resume=false"
+        ) from error
 
 
 def to_numpy(variable: keras.Variable) -> np.ndarray:

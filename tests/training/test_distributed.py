@@ -22,7 +22,7 @@ from src.cli import ROOT, UserError
 from src.images.io import write_image
 from src.training.distributed import ALONE, Group, check_batch_size, join
 from src.training.resume import ResumeFile
-from src.training.train import start_state, train
+from src.training.train import open_run, train
 
 LOSSES = ["loss", "pred_gender_loss", "pred_age_loss", "val_loss", "val_pred_gender_loss", "val_pred_age_loss"]
 STEM = "MobileNet_32"
@@ -228,7 +228,7 @@ def test_a_killed_process_ends_the_others_and_any_number_goes_on(
         shutil.copytree(folder, own)
         resumed = start_group(start, count_after, "train.epochs=4", "train.resume=true", folder=own)
         outputs = [finish(process) for process in resumed]
-        assert "Going on after epoch 2 of 4." in outputs[0][0]
+        assert f"Resuming run {STEM} in {own} after epoch 2 of 4." in outputs[0][0]
         assert len(losses(own)) == 4
         assert_losses(own, reference, rtol=1e-4)
 
@@ -301,11 +301,13 @@ def test_one_process_is_its_own_group():
 
 def test_a_resume_file_says_nothing_of_the_number_of_processes(compose, training_overrides, tmp_path):
     """Keys of the group may change when a run goes on."""
-    cfg = compose(*training_overrides)
-    state = start_state(cfg, tmp_path / "unused.npz")
-    ResumeFile(tmp_path / "state.npz", _no_variables()).save(state)
+    run, state = open_run(compose(*training_overrides))
+    ResumeFile(run.resume, _no_variables()).save(state)
+    run.release()
     keys = ["train.resume=true", "train.devices=4", "distributed.mode=on", "distributed.processes=8"]
-    start_state(compose(*training_overrides, *keys), tmp_path / "state.npz")
+    resumed, _ = open_run(compose(*training_overrides, *keys))
+    assert resumed.name == run.name
+    resumed.release()
 
 
 def _no_variables():

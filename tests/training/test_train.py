@@ -1,8 +1,12 @@
+import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -17,10 +21,11 @@ from src.models import weights
 from src.training.callbacks import WeightAverage
 from src.training.data import choose_margin
 from src.training.losses import AgeMeanAbsoluteError
-from src.training.resume import ResumeFile
+from src.training.resume import read_state
 from src.training.targets import age_class_weights, age_counts
-from src.training.train import start_state, train
+from src.training.train import open_run, train
 
+TINY = [sys.executable, str(ROOT / "tests" / "tiny_train.py")]
 FIGURES = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
 
 
@@ -100,31 +105,68 @@ def test_a_killed_run_goes_on_as_if_unbroken(training_overrides, tmp_path):
             weights.load_model(file)  # what stands under its name is whole
         resumed = run_process("never", [*own, "train.resume=true"])
         assert resumed.returncode == 0, resumed.stderr
-        assert f"Going on after epoch {kept} of 4." in resumed.stdout
+        assert f"Resuming run MobileNet_32 in {folder} after epoch {kept} of 4." in resumed.stdout
         pd.testing.assert_frame_equal(log_of(folder), expected, rtol=1e-4)
         assert list(folder.glob(f"MobileNet_32_weights.{best:02d}-*.hdf5"))
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_go_on(training_overrides, folder):
-    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=500"]
-    for _ in range(3):  # known fault, cause not found: now and then the process ends in TensorFlow, its memory corrupt
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            for line in process.stdout:
-                if line.startswith("Epoch 3/"):
-                    process.send_signal(signal.SIGINT)
-                    break
-            _, errors = process.communicate(timeout=120)
-        if process.returncode not in (-signal.SIGSEGV, -signal.SIGABRT):
-            break
-        assert ResumeFile(folder / "MobileNet_32_resume.npz", None).read_state().epochs >= 2  # nothing was lost
-    assert process.returncode == 130
-    last = errors.strip().splitlines()[-1]
-    assert last.startswith("interrupted: ")
-    assert last.endswith("epochs are kept; the same command with train.resume=true goes on")
+def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_resume(training_overrides, folder):
+    command = [*TINY, *training_overrides, "train.epochs=500"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("Epoch 3/"):
+                process.send_signal(signal.SIGINT)
+                break
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    state = ResumeFile(folder / "MobileNet_32_resume.npz", None).read_state()
-    assert 2 <= state.epochs < 500
+    epochs = read_state(folder / "MobileNet_32_resume.npz").epochs
+    assert 2 <= epochs < 500
+    last = errors.strip().splitlines()[-1]
+    start, _, printed = last.partition("; resume with: ")
+    assert start == f"interrupted: {epochs} of 500 epochs of run MobileNet_32 are kept"
+    script, *arguments = shlex.split(printed)[1:]
+    assert Path(script) == ROOT / "train.py"
+    assert arguments == [*training_overrides, "train.epochs=500", "train.resume=true"]
+    done = subprocess.run([*TINY, *arguments, f"train.epochs={epochs}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"All {epochs} epochs are done" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 3.0])
+def test_ctrl_c_before_the_first_epoch(training_overrides, folder, seconds):
+    command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=500"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("interrupted: no epoch is done")
+    assert last.endswith(f"start again with: {shlex.join(['python', *command[1:]])}")
+    assert "Traceback" not in errors
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once(training_overrides, tmp_path):
+    """The first is noted by a process that does not look at it."""
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from src import cli; cli.defer_interrupts();"
+        "cli.set_interrupt_text(lambda: 'try again'); print('ready', flush=True)\n"
+        "while True: time.sleep(0.1)"
+    )
+    command = [sys.executable, "-c", code, str(ROOT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("stopping as soon as the current step is done; press Ctrl-C again")
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == "interrupted: try again\n"
+    assert process.returncode == 130
 
 
 @pytest.mark.slow
@@ -148,27 +190,27 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_weights(training_overr
     weights.load_model(folder / files[0])
 
 
-def test_resume_without_a_run_says_so(compose, training_overrides):
-    with pytest.raises(UserError, match=r"received no such file; start anew with train\.resume=false"):
+def test_resume_without_a_run_says_so(compose, training_overrides, folder):
+    message = f"no run of MobileNet_32 to resume in {folder}; start a new run with train.resume=false"
+    with pytest.raises(UserError, match=re.escape(message)):
         train(compose(*training_overrides, "train.resume=true"))
 
 
 def test_resume_refuses_another_training(compose, training_overrides, folder):
-    cfg = compose(*training_overrides)
-    state = start_state(cfg, folder / "unused.npz")
-    folder.mkdir()
-    np.savez(folder / "state.npz", state=np.array(json.dumps({"config": state.config, "history": []})))
-    resumed = compose(*training_overrides, "train.resume=true", "train.lr=0.5", "train.epochs=9")
-    with pytest.raises(UserError, match=r"expected train\.lr=0\.001 as in the run .*, received 0\.5"):
-        start_state(resumed, folder / "state.npz")
-    more_epochs = compose(*training_overrides, "train.resume=true", "train.epochs=9")
-    assert start_state(more_epochs, folder / "state.npz").config["train"]["epochs"] == 9
+    run, state = open_run(compose(*training_overrides))
+    np.savez(run.resume, state=np.array(json.dumps(dataclasses.asdict(state))))
+    run.release()
+    with pytest.raises(UserError, match=r"train\.lr must be 0\.001 as in the run MobileNet_32, got 0\.5;"):
+        open_run(compose(*training_overrides, "train.resume=true", "train.lr=0.5", "train.epochs=9"))
+    run, state = open_run(compose(*training_overrides, "train.resume=true", "train.epochs=9"))
+    run.release()
+    assert (run.name, state.config["train"]["epochs"]) == ("MobileNet_32", 9)
 
 
 def test_resume_from_a_damaged_file(compose, training_overrides, folder):
     folder.mkdir()
     (folder / "MobileNet_32_resume.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(UserError, match="state of an earlier run"):
+    with pytest.raises(UserError, match="MobileNet_32_resume.npz is not the state of an earlier run"):
         train(compose(*training_overrides, "train.resume=true"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from src.cli import UserError
-from src.labels import GENDERS
+from src.labels import GENDERS, HEADS
 
 ATTRIBUTE = "age_gender"
 """Root attribute of a weight file that holds `WeightsInfo` as JSON."""
@@ -32,6 +32,8 @@ class WeightsInfo:
         epoch: Epochs of training behind it, counted from 1.
         metrics: Validation figures by name.
         versions: Versions of the libraries that wrote it.
+        heads: The heads that were trained, out of `HEADS`; the output of others is meaningless.
+        run: The training run that wrote it: its name, which its log and curves begin with, and when it began.
         label: A published file's name, or a name for people.
         scaled: Whether the graph begins with the scaling of pixels of `backbones.SCALING`. Files of others do not;
             their networks take raw values, unless the application scales by itself (EfficientNet).
@@ -51,6 +53,8 @@ class WeightsInfo:
     epoch: int | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    heads: tuple[str, ...] = HEADS
+    run: str = ""
     label: str = ""
     scaled: bool = True
     resize: str = "area"
@@ -75,6 +79,7 @@ def parse_json(text: str, path: Path) -> WeightsInfo:
         if version != FORMAT_VERSION:
             raise UserError(f"expected format version {FORMAT_VERSION}, received {version!r:.20} in {path}; update")
         values["gender_order"] = tuple(values["gender_order"])
+        values["heads"] = tuple(values.get("heads", HEADS))
         info = WeightsInfo(**values)
         check_info(info)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -110,6 +115,8 @@ def check_info(info: WeightsInfo) -> None:
         "epoch": info.epoch is None or type(info.epoch) is int,
         "metrics": is_table(info.metrics, is_number),
         "versions": is_table(info.versions, is_text),
+        "heads": info.heads in (HEADS, HEADS[:1], HEADS[1:]),
+        "run": is_text(info.run),
         "label": is_text(info.label),
         "scaled": type(info.scaled) is bool,
         "resize": info.resize in RESIZES,
