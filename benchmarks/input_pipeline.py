@@ -4,7 +4,7 @@
     python benchmarks/input_pipeline.py --image_dir data/UTKFace --img_size 96
 
 Without `--image_dir` it writes JPEG files of 300 pixels into a temporary folder. "per CPU second" counts the processor
-time of all threads and processes, so it compares on a busy machine too; that of processes includes their start.
+time of all threads, so it compares on a busy machine too.
 """
 
 import argparse
@@ -22,9 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import images
 from src.cli import ROOT
-from src.training.batches import BatchMaker
-from src.training.config import AugmentConfig
-from src.training.prefetch import Prefetcher
+from src.training.config import AugmentConfig, Config
+from src.training.generator import BatchSettings, ImageSequence
 
 
 def write_pictures(folder: Path, count: int, side: int = 300) -> None:
@@ -72,13 +71,13 @@ def read_plainly(paths: list[Path], size: int, batch_size: int) -> Iterator[np.n
         yield np.stack(batch)
 
 
-def read_batches(maker: BatchMaker, workers: int, use_processes: bool) -> Iterator[np.ndarray]:
-    """All batches of one epoch, as `ImageSequence` gives them to Keras."""
-    prefetcher = Prefetcher(maker, len(maker), workers, use_processes, ahead=10)
-    prefetcher.get(0, 0)  # starts the workers
-    for index in range(len(maker)):
-        yield prefetcher.get(1, index).pictures
-    prefetcher.close()
+def read_batches(sequence: ImageSequence) -> Iterator[np.ndarray]:
+    """All batches of one epoch, as Keras gets them."""
+    _ = sequence[0]  # starts the workers
+    sequence.set_epoch(1)
+    for index in range(len(sequence)):
+        yield sequence[index][0]
+    sequence.close()
 
 
 def measure(batches: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
@@ -100,7 +99,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--count", type=int, default=2000, help="pictures to read for each row")
     parser.add_argument("--side", type=int, default=300, help="side of the pictures that are made, pixels")
-    parser.add_argument("--workers", type=int, default=2, help="threads and processes in the last two rows")
+    parser.add_argument("--workers", type=int, default=2, help="threads in the last row")
     parser.add_argument("--rounds", type=int, default=3, help="rows are measured in turn; the best of each counts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -115,20 +114,21 @@ def main() -> None:
 
 def make_readers(paths: list[Path], size: int, batch_size: int, workers: int) -> dict[str, Callable]:
     """The rows of the table, the reference first."""
-    from omegaconf import OmegaConf
+    from hydra import compose, initialize_config_dir
 
-    augment = AugmentConfig.from_config(OmegaConf.load(ROOT / "src" / "config.yaml").augment)
+    with initialize_config_dir(str(ROOT / "src"), version_base="1.3"):
+        augment = Config.check(compose("config")).augment
+    settings = BatchSettings(size, batch_size, margin=0.4, shuffle=True)
     table = make_table(paths)
 
-    def maker(changes: AugmentConfig | None) -> BatchMaker:
-        return BatchMaker(table, img_size=size, batch_size=batch_size, margin=0.4, augment=changes, shuffle=True)
+    def read(changes: AugmentConfig | None, workers: int) -> Iterator[np.ndarray]:
+        return read_batches(ImageSequence(table, settings, changes, workers=workers))
 
     return {
         "plain reader, 1 thread": lambda: read_plainly(paths, size, batch_size),
-        "no changes, 1 thread": lambda: read_batches(maker(None), 0, False),
-        "everything on, 1 thread": lambda: read_batches(maker(augment), 0, False),
-        f"everything on, {workers} threads": lambda: read_batches(maker(augment), workers, False),
-        f"everything on, {workers} processes": lambda: read_batches(maker(augment), workers, True),
+        "no changes, 1 thread": lambda: read(None, 0),
+        "everything on, 1 thread": lambda: read(augment, 0),
+        f"everything on, {workers} threads": lambda: read(augment, workers),
     }
 
 

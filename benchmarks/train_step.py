@@ -33,8 +33,8 @@ from input_pipeline import make_table, write_pictures  # beside this file
 from src import cli, images
 from src.training import distributed as distribution
 from src.training.callbacks import EpochSetter, StepCallbacks
-from src.training.config import AugmentConfig
-from src.training.generator import ImageSequence
+from src.training.config import Config
+from src.training.generator import BatchSettings, ImageSequence
 from src.training.model import make_model, precision_policy
 
 
@@ -77,6 +77,7 @@ def time_epoch(model: keras.Model, data: keras.utils.PyDataset, callbacks: list)
 def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
     """Pictures per second with a fixed batch and end to end."""
     keras.backend.clear_session()
+    cfg = Config.check(cfg)
     batch_size = cfg.train.batch_size
     count = steps * batch_size
     with distribution.join(cfg):
@@ -84,11 +85,8 @@ def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
         model = make_model(cfg, steps)
         sequence = ImageSequence(
             make_table((paths * (count // len(paths) + 1))[:count]),
-            img_size=cfg.model.img_size,
-            batch_size=batch_size,
-            margin=0.4,
-            augment=AugmentConfig.from_config(cfg.augment),
-            shuffle=True,
+            BatchSettings(cfg.model.img_size, batch_size, margin=0.4, shuffle=True),
+            cfg.augment,
             workers=cfg.train.workers,
         )
         fixed = time_epoch(model, FixedBatch(sequence[0], steps), [])

@@ -13,7 +13,7 @@ import pandas as pd
 from keras import ops
 
 from src.training.callbacks import EpochSetter
-from src.training.generator import ImageSequence
+from src.training.generator import BatchSettings, ImageSequence
 
 EPOCHS = 3
 STEPS = 8
@@ -54,7 +54,7 @@ def make_table(count=22):
     )
 
 
-def record_epochs(initial_epoch=0, **settings):
+def record_epochs(initial_epoch=0, workers=0, **settings):
     """Fits `EPOCHS` epochs with validation.
 
     Returns:
@@ -62,7 +62,7 @@ def record_epochs(initial_epoch=0, **settings):
     """
     table = make_table()
     common = {"img_size": 8, "batch_size": 4, "margin": 0.1, **settings}
-    sequence = ImageSequence(table, shuffle=True, seed=3, **common)
+    sequence = ImageSequence(table, BatchSettings(**common, shuffle=True, seed=3), workers=workers)
     inputs = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(inputs)
     heads = [keras.layers.Dense(2, "softmax", name="pred_gender"), keras.layers.Dense(101, "softmax", name="pred_age")]
@@ -70,7 +70,7 @@ def record_epochs(initial_epoch=0, **settings):
     model.compile("sgd", loss="categorical_crossentropy", metrics={"pred_age": [RecordedAge()]})
     history = model.fit(
         sequence,
-        validation_data=ImageSequence(table, **common),
+        validation_data=ImageSequence(table, BatchSettings(**common), workers=workers),
         initial_epoch=initial_epoch,
         epochs=initial_epoch + EPOCHS,
         callbacks=[EpochSetter(sequence)],
@@ -80,7 +80,7 @@ def record_epochs(initial_epoch=0, **settings):
     got = [[np.array(row)[: len(sequence)].tolist() for row in history[k + "pred_age_recorded"]] for k in ("", "val_")]
     ages = table["age"].to_numpy()
     expected = [
-        [float(ages[sequence.maker.rows(initial_epoch + epoch, index)].mean()) for index in range(len(sequence))]
+        [float(ages[sequence.rows(initial_epoch + epoch, index)].mean()) for index in range(len(sequence))]
         for epoch in range(EPOCHS)
     ]
     return *got, expected
@@ -91,7 +91,7 @@ CASES = (
     {"workers": 1},
     {"workers": 2},
     {"workers": 2, "initial_epoch": 5},
-    {"workers": 2, "steps_per_epoch": 3},
+    {"workers": 2, "steps": 3},
 )
 
 if __name__ == "__main__":

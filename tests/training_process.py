@@ -68,7 +68,7 @@ def main() -> None:
         kill_before_rename(moment)
     with initialize_config_dir(str(cli.ROOT / "src"), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
-    cli.run(lambda: training.train(cfg) and None)
+    cli.end(cli.call(lambda: training.train(cfg) and None))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ A file is called `age_gender_race_time.jpg.chip.jpg`, gender 0 = male, 1 = femal
 """
 
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
-from src.cli import ROOT, JobError, UserError
+from src.cli import ROOT, JobError, UserError, shell_command
 from src.datasets.csv_table import write_csv
 from src.datasets.image_files import find_copies
 from src.datasets.mat_table import check_size, write_mat
@@ -184,4 +183,4 @@ def how_to_use(folder: Path, output: Path) -> list[str]:
     home = db == "utkface" and folder.resolve() == (ROOT / "data" / "UTKFace").resolve()
     inside = output.suffix.lower() == ".mat"
     overrides = [f"data.db={db}"] + ([] if home or inside else [f"data.image_dir={folder.resolve()}"])
-    return [f"train on it: python train.py {printable(shlex.join(overrides))}"]
+    return [f"train on it: python train.py {printable(shell_command(*overrides))}"]

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "compile_predict",
             "device_names",
             "gather",
+            "join_processes",
             "local_device_count",
             "mirrored_scope",
             "moving_average",

@@ -221,6 +221,32 @@ def mirrored_scope(devices: list[str]) -> contextlib.AbstractContextManager:
     return tf.distribute.MirroredStrategy(devices).scope()
 
 
+def join_processes(
+    coordinator: str | None, processes: int | None, process_id: int | None, heartbeat_seconds: int
+) -> tuple[int, int]:
+    """Connect this process with the others of a training (JAX); a process that ends takes the others with it.
+
+    Args:
+        coordinator: `HOST:PORT` of process 0; `None` and the next two: what Slurm or Open MPI say.
+        processes: Number of processes.
+        process_id: Number of this one, from 0.
+        heartbeat_seconds: A process that is silent for so long counts as ended.
+
+    Returns:
+        The number of processes, and this one's.
+    """
+    import jax
+
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process_id,
+        cluster_detection_method=None if processes is None else "deactivate",
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
+    return jax.process_count(), jax.process_index()
+
+
 def local_device_count() -> int:
     """JAX's devices that this process owns."""
     import jax

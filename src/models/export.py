@@ -9,7 +9,6 @@ import importlib.util
 import logging
 import math
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from src.cli import ROOT, JobError, UserError
+from src.cli import ROOT, JobError, UserError, shell_command
 from src.labels import GENDERS, expected_age
 from src.models import weights
 from src.models.weights.info import WeightsInfo
@@ -151,7 +150,7 @@ def export_beside(weight_file: Path) -> str:
     if done.returncode == 0:
         return f"For use without TensorFlow: {output}"
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
-    return f"No {output.name} written ({reason}); for it run python {shlex.join(['export.py', *options])}"
+    return f"No {output.name} written ({reason}); for it run {shell_command('python', 'export.py', *options)}"
 
 
 def check_packages(format_name: str) -> None:

@@ -1,8 +1,8 @@
-"""Random changes of face pictures for training.
+"""Random changes of face images for training.
 
 Every change is two pure functions: `draw_...(rng, config)` draws its parameters from an explicit
 `numpy.random.Generator`, and `apply_...` applies them and draws nothing, so that a test can inject the draw.
-Pictures stay `uint8` `(size, size, 3)` RGB all the way; mixup works on whole batches.
+Images stay `uint8` `(size, size, 3)` RGB all the way; mixup works on whole batches.
 
 The order is that of the world: pose and framing, light, optics, sensor and compression; then random erasing and
 mixup, which imitate nothing.
@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from src import images
-from src.training.config import AugmentConfig, Range
+from src.training.config import AugmentConfig, Pair
 from src.training.random_erasing import Erasing, apply_erasing, draw_erasing
 
 Region = tuple[float, float, float, float]
-"""`(left, top, right, bottom)` of the model's input in a picture, pixels, not necessarily whole."""
+"""`(left, top, right, bottom)` of the model's input in an image, pixels, not necessarily whole."""
 
 
 # ------------------------------------------------------------------------------------------------- pose and framing
@@ -44,7 +44,7 @@ class CropJitter(NamedTuple):
 
 
 def draw_geometry(rng: np.random.Generator, config: AugmentConfig) -> Geometry:
-    """Draws flip, shift, scale and rotation, each uniform within its limits."""
+    """Draw flip, shift, scale and rotation, each uniform within its limits."""
     flip = rng.random() < config.flip_probability
     if rng.random() >= config.geometry_probability:
         return Geometry(flip)
@@ -54,7 +54,7 @@ def draw_geometry(rng: np.random.Generator, config: AugmentConfig) -> Geometry:
 
 
 def draw_crop_jitter(rng: np.random.Generator, config: AugmentConfig) -> CropJitter:
-    """Draws a displacement and a change of size of the crop, each uniform within its limits."""
+    """Draw a displacement and a change of size of the crop, each uniform within its limits."""
     if rng.random() >= config.crop_jitter_probability:
         return CropJitter()
     shift_x, shift_y = rng.uniform(-config.crop_jitter_shift, config.crop_jitter_shift, 2)
@@ -62,7 +62,7 @@ def draw_crop_jitter(rng: np.random.Generator, config: AugmentConfig) -> CropJit
 
 
 def apply_crop_jitter(region: Region, height: int, width: int, jitter: CropJitter) -> Region:
-    """Moves and scales a region, as far as the picture of `height` x `width` has pixels for it."""
+    """Move and scales a region, as far as the image of `height` x `width` has pixels for it."""
     left, right = _jitter_side(region[0], region[2], width, jitter.shift_x, jitter.scale)
     top, bottom = _jitter_side(region[1], region[3], height, jitter.shift_y, jitter.scale)
     return left, top, right, bottom
@@ -76,7 +76,7 @@ def _jitter_side(start: float, end: float, limit: int, shift: float, scale: floa
 
 
 def geometry_matrix(region: Region, size: int, geometry: Geometry) -> np.ndarray:
-    """The `(2, 3)` float64 matrix that takes pixel indices of a picture to those of the model's input."""
+    """The `(2, 3)` float64 matrix that takes pixel indices of an image to those of the model's input."""
     left, top, right, bottom = region
     cos, sin = (f(math.radians(geometry.angle)) * geometry.scale for f in (math.cos, math.sin))
     zoom_x, zoom_y = (-1 if geometry.flip else 1) * size / (right - left), size / (bottom - top)
@@ -92,14 +92,14 @@ def geometry_matrix(region: Region, size: int, geometry: Geometry) -> np.ndarray
     )
 
 
-def apply_geometry(picture: np.ndarray, region: Region, size: int, geometry: Geometry) -> np.ndarray:
+def apply_geometry(image: np.ndarray, region: Region, size: int, geometry: Geometry) -> np.ndarray:
     """Cuts, resizes, flips, moves, scales and turns in one resampling.
 
-    What the model's input shows of the picture outside `region` are the picture's own pixels; beyond its edges it is
+    What the model's input shows of the image outside `region` are the image's own pixels; beyond its edges it is
     mirrored.
 
     Args:
-        picture: `(height, width, 3)` uint8.
+        image: `(height, width, 3)` uint8.
         region: What becomes the model's input where `geometry` is the identity.
         size: Side of the result in pixels.
 
@@ -107,30 +107,30 @@ def apply_geometry(picture: np.ndarray, region: Region, size: int, geometry: Geo
         `(size, size, 3)` uint8.
     """
     matrix = geometry_matrix(region, size, geometry)
-    picture, matrix = _shrink_before(picture, matrix, size)
-    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    image, matrix = _shrink_before(image, matrix, size)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _shrink_before(picture: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shrinks by area averaging what the transform will show, where bilinear sampling alone would alias."""
+def _shrink_before(image: np.ndarray, matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shrink by area averaging what the transform will show, where bilinear sampling alone would alias."""
     (xx, xy, _), (yx, yy, _) = matrix.tolist()
     factor = 1 / math.sqrt(abs(xx * yy - xy * yx))
     if factor < 1.5:
-        return picture, matrix
-    height, width = picture.shape[:2]
+        return image, matrix
+    height, width = image.shape[:2]
     corners = np.array([[0, 0, size, size], [0, size, 0, size]]) - matrix[:, 2:]
-    shown = np.linalg.solve(matrix[:, :2], corners)  # (x, y) of the four corners in the picture
+    shown = np.linalg.solve(matrix[:, :2], corners)  # (x, y) of the four corners in the image
     border = 2 * factor
     left, top = (int(max(v - border, 0)) for v in shown.min(axis=1))
     right, bottom = (int(min(v + border, side)) for v, side in zip(shown.max(axis=1), (width, height), strict=True))
     if right - left < factor or bottom - top < factor:
-        return picture, matrix
-    cut = picture[top:bottom, left:right]
+        return image, matrix
+    cut = image[top:bottom, left:right]
     small = cv2.resize(
         cut, (round((right - left) / factor), round((bottom - top) / factor)), interpolation=cv2.INTER_AREA
     )
     zoom = np.array([(right - left) / small.shape[1], (bottom - top) / small.shape[0]])
-    # index in the picture = (index in small + 0.5) * zoom - 0.5 + (left, top)
+    # index in the image = (index in small + 0.5) * zoom - 0.5 + (left, top)
     linear = matrix[:, :2] * zoom
     offset = matrix[:, 2] + matrix[:, :2] @ (0.5 * zoom - 0.5 + np.array([left, top]))
     return small, np.column_stack([linear, offset])
@@ -150,7 +150,7 @@ class Light(NamedTuple):
 
 
 def draw_light(rng: np.random.Generator, config: AugmentConfig) -> Light:
-    """Draws gamma (uniform in its logarithm), colour cast, contrast, brightness and greyscale."""
+    """Draw gamma (uniform in its logarithm), colour cast, contrast, brightness and greyscale."""
     gamma, gains, contrast, brightness = 1.0, (1.0, 1.0, 1.0), 1.0, 0.0
     if rng.random() < config.gamma_probability:
         gamma = _log_uniform(rng, config.gamma)
@@ -163,7 +163,7 @@ def draw_light(rng: np.random.Generator, config: AugmentConfig) -> Light:
 
 
 def apply_light(image: np.ndarray, light: Light) -> np.ndarray:
-    """Applies one table per channel to an RGB image `(height, width, 3)` uint8; greyscale comes first."""
+    """Apply one table per channel to an RGB image `(height, width, 3)` uint8; greyscale comes first."""
     if light.grey:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if light[:4] == Light()[:4]:
@@ -183,12 +183,12 @@ class Camera(NamedTuple):
     sigma: float = 0.0  # of a Gaussian blur, fraction of the side
     motion: float = 0.0  # length of a straight motion blur, fraction of the side
     motion_angle: float = 0.0  # degrees
-    pixels: int | None = None  # side in pixels at which the picture was taken
+    pixels: int | None = None  # side in pixels at which the image was taken
     quality: int | None = None  # of JPEG, 1..100
 
 
 def draw_camera(rng: np.random.Generator, config: AugmentConfig) -> Camera:
-    """Draws blur, motion blur, resolution (uniform in its logarithm) and JPEG quality."""
+    """Draw blur, motion blur, resolution (uniform in its logarithm) and JPEG quality."""
     sigma = motion = angle = 0.0
     pixels = quality = None
     if rng.random() < config.blur_probability:
@@ -203,7 +203,7 @@ def draw_camera(rng: np.random.Generator, config: AugmentConfig) -> Camera:
 
 
 def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Blurs, shrinks, compresses at that size as a camera does, and brings the picture back to its size.
+    """Blurs, shrinks, compresses at that size as a camera does, and brings the image back to its size.
 
     Args:
         image: `(size, size, 3)` uint8 RGB.
@@ -233,21 +233,21 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
 
 
 def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Writes and reads an RGB image as JPEG of `quality` 1..100, in memory."""
+    """Write and reads an RGB image as JPEG of `quality` 1..100, in memory."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
     return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
+def _log_uniform(rng: np.random.Generator, limits: Pair) -> float:
     return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
-# ------------------------------------------------------------------------------------------------- a picture, a batch
+# ------------------------------------------------------------------------------------------------- an image, a batch
 
 
 class Augmentation(NamedTuple):
-    """All that is drawn for one picture."""
+    """All that is drawn for one image."""
 
     geometry: Geometry
     jitter: CropJitter
@@ -257,7 +257,7 @@ class Augmentation(NamedTuple):
 
 
 def draw_augmentation(rng: np.random.Generator, config: AugmentConfig, size: int) -> Augmentation:
-    """Draws all changes of one picture whose model input has `size` pixels a side; mixup is drawn per batch."""
+    """Draw all changes of one image whose model input has `size` pixels a side; mixup is drawn per batch."""
     return Augmentation(
         draw_geometry(rng, config),
         draw_crop_jitter(rng, config),
@@ -267,24 +267,24 @@ def draw_augmentation(rng: np.random.Generator, config: AugmentConfig, size: int
     )
 
 
-def apply_augmentation(picture: np.ndarray, region: Region, size: int, augmentation: Augmentation) -> np.ndarray:
-    """Cuts the region out of a picture, changes it and brings it to the model's size.
+def apply_augmentation(image: np.ndarray, region: Region, size: int, augmentation: Augmentation) -> np.ndarray:
+    """Cut the region out of an image, changes it and brings it to the model's size.
 
     Where neither crop nor geometry changes, the cut and resizing are those of the evaluation.
 
     Args:
-        picture: `(height, width, 3)` uint8 RGB.
-        region: The model's crop in this picture.
+        image: `(height, width, 3)` uint8 RGB.
+        region: The model's crop in this image.
 
     Returns:
-        `(size, size, 3)` uint8 RGB; `picture` is not written into.
+        `(size, size, 3)` uint8 RGB; `image` is not written into.
     """
     geometry, jitter, light, camera, erasing = augmentation
     if jitter == CropJitter() and geometry[1:] == Geometry()[1:]:
         left, top, right, bottom = (round(v) for v in region)
-        image = images.resize(picture[top:bottom, left:right], size)
+        image = images.resize(image[top:bottom, left:right], size)
         image = cv2.flip(image, 1) if geometry.flip else image
     else:
-        region = apply_crop_jitter(region, *picture.shape[:2], jitter)
-        image = apply_geometry(picture, region, size, geometry)
+        region = apply_crop_jitter(region, *image.shape[:2], jitter)
+        image = apply_geometry(image, region, size, geometry)
     return apply_erasing(apply_camera(apply_light(image, light), camera), erasing)

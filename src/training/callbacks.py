@@ -31,7 +31,7 @@ class WeightAverage(keras.callbacks.Callback):
     def __init__(self, model: keras.Model, decay: float):
         super().__init__()
         if not 0 < decay < 1:
-            raise UserError(f"expected train.ema in 0..1, received {decay}; use for instance 0.999, or 0 for none")
+            raise UserError(f"train.ema must be > 0 and < 1, got {decay}")
         self.decay = decay
         self._weights = [w for w in model.weights if "float" in w.dtype]
         # Through numpy: on TensorFlow a variable made from a variable's value shares its memory.
@@ -50,7 +50,7 @@ class WeightAverage(keras.callbacks.Callback):
         return self._averages
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves the averages towards the weights."""
+        """Move the averages towards the weights."""
         if self._step is None:  # later steps are counted: asking the optimizer is waiting for the device
             sync_state(self.model)
             self._step = int(to_numpy(self.model.optimizer.iterations))
@@ -59,13 +59,13 @@ class WeightAverage(keras.callbacks.Callback):
         self._moving.step(min(self.decay, (1 + self._step) / (10 + self._step)))
 
     def on_test_begin(self, logs=None):
-        """Validates the averages."""
+        """Validate the averages."""
         sync_state(self.model)
         self._applied = self.applied()
         self._applied.__enter__()
 
     def on_test_end(self, logs=None):
-        """Gives the weights back to training."""
+        """Give the weights back to training."""
         self._applied.__exit__(None, None, None)
 
     @contextmanager
@@ -148,8 +148,8 @@ class Checkpoint(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "lr": self._learning_rate(), **{key: float(value) for key, value in logs.items()}}
         if not np.isfinite(row["loss"]):
             raise JobError(
-                f"expected a finite loss, received {row['loss']} in epoch {epoch + 1}; lower train.lr "
-                "(the weights of earlier epochs are whole)"
+                f"the loss must be finite, got {row['loss']} in epoch {epoch + 1}; lower train.lr "
+                "(the weights of earlier epochs are kept)"
             )
         if self._group.sum(np.array(self._validation.known_labels, np.int32)) == 0:
             print(f"warning: no validation image of epoch {epoch + 1} has a label that can be used", file=sys.stderr)
@@ -194,7 +194,7 @@ CURVES = (
 
 
 def draw_curves(log: pd.DataFrame, path: Path) -> None:
-    """Draws training and validation figures over the epochs; a figure that a table lacks is left out."""
+    """Draw training and validation metrics over the epochs; those that a table lacks are skipped."""
     from matplotlib.figure import Figure  # not pyplot: no display, no global state
     from matplotlib.ticker import MaxNLocator
 
@@ -212,7 +212,7 @@ def draw_curves(log: pd.DataFrame, path: Path) -> None:
 
 
 class WandbLogger(keras.callbacks.Callback):
-    """Sends the figures of every epoch, the configuration and the curves to Weights & Biases.
+    """Sends the metrics of every epoch, the configuration and the curves to Weights & Biases.
 
     wandb's own Keras callbacks read TensorFlow; `wandb.log` works on every backend.
     """
@@ -235,29 +235,27 @@ class WandbLogger(keras.callbacks.Callback):
             logged_in = wandb.login(prompt=False)
         except (wandb.Error, OSError, ValueError) as error:
             raise UserError(
-                f"expected a login to wandb, received {error}; run `wandb login`, set WANDB_MODE=offline, or leave "
-                "wandb.project out"
+                f"wandb needs a login ({error}); run `wandb login`, set WANDB_MODE=offline, or leave wandb.project out"
             ) from error
         if not logged_in:
             raise UserError(
-                "expected a login to wandb, received none; run `wandb login`, set WANDB_MODE=offline, or leave "
-                "wandb.project out"
+                "wandb needs a login; run `wandb login`, set WANDB_MODE=offline, or leave wandb.project out"
             )
 
     def on_train_begin(self, logs=None):
-        """Opens the run."""
+        """Open the run."""
         import wandb
 
         self._run = wandb.init(project=self._project, config=self._config)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Logs an epoch, counted from 1."""
+        """Log an epoch, counted from 1."""
         import wandb
 
-        figures = {key: float(value) for key, value in logs.items()}
+        metrics = {key: float(value) for key, value in logs.items()}
         if self._curves.is_file():
-            figures["curves"] = wandb.Image(str(self._curves))
-        self._run.log(figures, step=epoch + 1)
+            metrics["curves"] = wandb.Image(str(self._curves))
+        self._run.log(metrics, step=epoch + 1)
 
     def on_train_end(self, logs=None):
         """Close the run."""
@@ -285,38 +283,38 @@ class EpochSetter(keras.callbacks.Callback):
 
 
 class StepCallbacks(keras.callbacks.CallbackList):
-    """Keras' list of callbacks, which gives them no figures of single steps.
+    """Keras' list of callbacks, which gives them no metrics of single steps.
 
-    Keras' own turns the figures of every step into Python numbers. For that the host waits until the device has done
+    Keras' own turns the metrics of every step into Python numbers. For that the host waits until the device has done
     the step, and then the device waits for the host.
     """
 
     def on_train_batch_end(self, batch, logs=None):
-        """Tells each callback that a step was sent to the device."""
+        """Tell each callback that a step was sent to the device."""
         for callback in self.callbacks:
             callback.on_train_batch_end(batch)
 
     def on_test_batch_end(self, batch, logs=None):
-        """Tells each callback that a step of validation was sent to the device."""
+        """Tell each callback that a step of validation was sent to the device."""
         for callback in self.callbacks:
             callback.on_test_batch_end(batch)
 
 
 class StepBar(keras.callbacks.Callback):
-    """A bar over the steps of an epoch on a terminal; its figures stand in the line after the epoch."""
+    """A bar over the steps of an epoch on a terminal; the metrics are in the line after the epoch."""
 
     def __init__(self, steps: int):
         super().__init__()
         self._steps = steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Begins a bar."""
+        """Begin a bar."""
         self._bar = Progress(total=self._steps, unit="steps", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves it."""
+        """Move it."""
         self._bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Clears it away."""
+        """Clear it away."""
         self._bar.close()

@@ -1,118 +1,213 @@
-"""The configuration of training: types, allowed values, and what may change on resume."""
+"""The configuration of training: types, limits, and what may change when a run is resumed.
+
+The defaults are in `src/config.yaml`, which explains every key.
+"""
 
 import dataclasses
 import json
-import numbers
-from collections.abc import Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from src import models
 from src.cli import ROOT, UserError
 
-MAY_CHANGE_ON_RESUME = (
-    "train.epochs",
-    "train.workers",
-    "train.resume",
-    "train.checkpoint_dir",
-    "train.early_stopping",
-    "train.devices",
-    "distributed.mode",
-    "distributed.processes",
-    "distributed.process_id",
-    "distributed.coordinator",
-    "data.image_dir",
-    "model.mirrored",
-    "wandb.project",
-)
-"""Configuration keys that do not change what a run computes in an epoch, or not by much."""
-
-MAY_DIFFER_BETWEEN_PROCESSES = ("distributed.process_id", "data.image_dir", "train.workers", "train.checkpoint_dir")
-"""Configuration keys that each process of a training may have its own of."""
-
-Range = tuple[float, float]
-
-# Allowed values where they are not 0..1; both ends included. src/config.yaml says what each means.
-_LIMITS = {
-    "shift": (0, 0.5),
-    "scale": (0, 0.9),
-    "rotation": (0, 180),
-    "crop_jitter_shift": (0, 0.5),
-    "crop_jitter_scale": (0, 0.5),
-    "gamma": (0.1, 10),
-    "blur_sigma": (0, 0.2),
-    "motion_length": (0, 0.5),
-    "low_resolution_pixels": (4, 4096),
-    "jpeg_quality": (1, 100),
-    "erasing_area": (0.001, 0.99),
-    "erasing_aspect": (0.01, 100),
-    "mixup_alpha": (0, 100),
-}
+MAY_CHANGE = "may change on resume"
+"""Marks a key that does not change what a run computes in an epoch, or not by much."""
+OWN = "each process may have its own"
+"""Marks a key that the processes of one training need not share."""
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """Numbers of all changes; `src/config.yaml` explains each key. `AugmentConfig()` changes nothing."""
+class Ascending:
+    """Check that two numbers are within limits, the lower first."""
+
+    low: float
+    high: float
+
+    def __call__(self, pair: tuple[float, float]) -> tuple[float, float]:
+        if not self.low <= pair[0] <= pair[1] <= self.high:
+            raise ValueError
+        return pair
+
+    def __str__(self) -> str:
+        return f"two ascending numbers in {self.low:g}..{self.high:g}"
+
+
+def _address(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("HOST:PORT, where process 0 can be reached")
+    return address
+
+
+def _network(name: str) -> str:
+    models.check_name(name)
+    return name
+
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Half = Annotated[float, Field(ge=0, le=0.5)]
+Pair = tuple[float, float]
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """What is trained on."""
+
+    db: UserPath | list[UserPath]
+    image_dir: Annotated[UserPath | list[UserPath | None] | None, MAY_CHANGE, OWN]
+    target: Literal["real", "apparent"]
+    margin: float | None
+    split: Literal["person", "random"]
+
+
+class ModelConfig(_Section):
+    """The network."""
+
+    model_name: Annotated[str, AfterValidator(_network)]
+    img_size: Count
+    batch_size: Count
+    weights: UserPath | None
+    mirrored: Annotated[bool, MAY_CHANGE]
+    dropout: BelowOne
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        models.check_size(self.model_name, self.img_size)
+        return self
+
+
+class TrainConfig(_Section):
+    """How it is trained."""
+
+    optimizer_name: Literal["sgd", "adam", "adamw"]
+    lr: NonNegative
+    schedule: Literal["step", "cosine", "constant"]
+    warmup_epochs: NonNegative
+    weight_decay: NonNegative
+    epochs: Annotated[Count, MAY_CHANGE]
+    batch_size: Count
+    steps_per_epoch: Count | None
+    validation_steps: Count | None
+    age_loss_weight: NonNegative
+    age_target: Literal["onehot", "gaussian"]
+    age_sigma: Annotated[float, Field(gt=0)]
+    age_expectation_weight: NonNegative
+    age_class_weights: Fraction
+    batch_norm_momentum: Literal["auto"] | BelowOne
+    ema: BelowOne
+    early_stopping: Annotated[Count | None, MAY_CHANGE]
+    mixed_precision: bool
+    save_dtype: Literal["float32", "float16"]
+    devices: Annotated[Literal["auto"] | Count, MAY_CHANGE]
+    seed: Natural
+    workers: Annotated[Natural, MAY_CHANGE, OWN]
+    resume: Annotated[bool | str, MAY_CHANGE]
+    checkpoint_dir: Annotated[UserPath | None, MAY_CHANGE, OWN]
+
+
+class DistributedConfig(_Section):
+    """A training of several processes."""
+
+    mode: Annotated[Literal["off", "on", "auto"], MAY_CHANGE]
+    processes: Annotated[Count, MAY_CHANGE]
+    process_id: Annotated[Natural, MAY_CHANGE, OWN]
+    coordinator: Annotated[Annotated[str, AfterValidator(_address)] | None, MAY_CHANGE]
+
+    @model_validator(mode="after")
+    def _check_place(self) -> Self:
+        if self.mode == "on" and self.process_id >= self.processes:
+            raise UserError(f"distributed.process_id must be < {self.processes}, got {self.process_id}")
+        if self.mode == "on" and self.processes > 1 and self.coordinator is None:
+            raise UserError("distributed.coordinator must be HOST:PORT, where process 0 can be reached, got None")
+        return self
+
+
+class AugmentConfig(_Section):
+    """Strengths of all random changes. `AugmentConfig()` changes nothing."""
 
     enabled: bool = True
-    flip_probability: float = 0.0
-    geometry_probability: float = 0.0
-    shift: float = 0.0
-    scale: float = 0.0
-    rotation: float = 0.0
-    crop_jitter_probability: float = 0.0
-    crop_jitter_shift: float = 0.0
-    crop_jitter_scale: float = 0.0
-    brightness_contrast_probability: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma_probability: float = 0.0
-    gamma: Range = (1.0, 1.0)
-    colour_cast_probability: float = 0.0
-    colour_cast: float = 0.0
-    grey_probability: float = 0.0
-    blur_probability: float = 0.0
-    blur_sigma: Range = (0.0, 0.0)
-    motion_probability: float = 0.0
-    motion_length: Range = (0.0, 0.0)
-    low_resolution_probability: float = 0.0
-    low_resolution_pixels: Range = (4096, 4096)
-    jpeg_probability: float = 0.0
-    jpeg_quality: Range = (100, 100)
-    erasing_probability: float = 0.0
-    erasing_area: Range = (0.02, 0.4)
-    erasing_aspect: Range = (0.3, 1 / 0.3)
-    mixup_alpha: float = 0.0
+    flip_probability: Fraction = 0.0
+    geometry_probability: Fraction = 0.0
+    shift: Half = 0.0
+    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    crop_jitter_probability: Fraction = 0.0
+    crop_jitter_shift: Half = 0.0
+    crop_jitter_scale: Half = 0.0
+    brightness_contrast_probability: Fraction = 0.0
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    gamma_probability: Fraction = 0.0
+    gamma: Annotated[Pair, AfterValidator(Ascending(0.1, 10))] = (1.0, 1.0)
+    colour_cast_probability: Fraction = 0.0
+    colour_cast: Fraction = 0.0
+    grey_probability: Fraction = 0.0
+    blur_probability: Fraction = 0.0
+    blur_sigma: Annotated[Pair, AfterValidator(Ascending(0, 0.2))] = (0.0, 0.0)
+    motion_probability: Fraction = 0.0
+    motion_length: Annotated[Pair, AfterValidator(Ascending(0, 0.5))] = (0.0, 0.0)
+    low_resolution_probability: Fraction = 0.0
+    low_resolution_pixels: Annotated[Pair, AfterValidator(Ascending(4, 4096))] = (4096.0, 4096.0)
+    jpeg_probability: Fraction = 0.0
+    jpeg_quality: Annotated[Pair, AfterValidator(Ascending(1, 100))] = (100.0, 100.0)
+    erasing_probability: Fraction = 0.0
+    erasing_area: Annotated[Pair, AfterValidator(Ascending(0.001, 0.99))] = (0.02, 0.4)
+    erasing_aspect: Annotated[Pair, AfterValidator(Ascending(0.01, 100))] = (0.3, 1 / 0.3)
+    mixup_alpha: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
+class WandbConfig(_Section):
+    """Weights & Biases."""
+
+    project: Annotated[str | None, MAY_CHANGE]
+
+
+class Config(_Section):
+    """All keys of `src/config.yaml`, checked."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    distributed: DistributedConfig
+    augment: AugmentConfig
+    wandb: WandbConfig
 
     @classmethod
-    def from_config(cls, node: Mapping[str, Any]) -> "AugmentConfig":
-        """Checks the `augment` block of the configuration; keys that are missing stay off.
+    def check(cls, cfg: DictConfig) -> Self:
+        """Check a composed configuration.
 
         Raises:
-            UserError: an unknown key, or a value that is no number of its range.
+            UserError: a value has the wrong type or is outside its limits.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(node) - set(fields))
-        if unknown:
-            raise UserError(f"augment: expected keys out of {', '.join(fields)}; received {unknown[0]}; remove it")
-        return cls(**{name: _checked(fields[name], value) for name, value in node.items()})
+        values = OmegaConf.to_container(cfg, resolve=True)
+        values.pop("hydra", None)
+        try:
+            return cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            raise UserError(_describe(error, values)) from error
 
+    def dump(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return self.model_dump(mode="json")
 
-def _checked(field: dataclasses.Field, value: Any) -> Any:
-    if field.name == "enabled":
-        if not isinstance(value, bool):
-            raise UserError(f"augment.enabled: expected true or false, received {value!r}; correct it")
-        return value
-    low, high = _LIMITS.get(field.name, (0, 1))
-    is_range = isinstance(field.default, tuple)
-    values = tuple(value) if is_range and isinstance(value, Sequence) else (value,)
-    numeric = all(isinstance(v, numbers.Real) and not isinstance(v, bool) and low <= v <= high for v in values)
-    if not numeric or len(values) != 1 + is_range or values[0] > values[-1]:
-        expected = f"two ascending numbers [low, high] in {low}..{high}" if is_range else f"a number in {low}..{high}"
-        raise UserError(f"augment.{field.name}: expected {expected}, received {value!r}; correct it")
-    return tuple(float(v) for v in values) if is_range else float(value)
+    def shared(self) -> str:
+        """The keys that the processes of one training share, as text to compare."""
+        keys = flatten(self.dump())
+        return json.dumps({key: value for key, value in keys.items() if OWN not in _field(key).metadata})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,47 +218,6 @@ class TargetConfig:
     age_sigma: float = 2.0  # years
     age_class_weights: np.ndarray | None = None  # (101,)
     has_ranges: bool = False  # age targets are (n, 303), see targets.py
-
-
-def check_config(cfg: DictConfig) -> None:
-    """Raises `UserError` for values that no later step would name clearly; before any picture is read."""
-    models.check_name(cfg.model.model_name)
-    for key in ("model.img_size", "train.batch_size", "train.epochs"):
-        _check_number(cfg, key, int, 1, "a whole number of at least 1")
-    for key in ("train.steps_per_epoch", "train.validation_steps", "train.early_stopping"):
-        if OmegaConf.select(cfg, key) is not None:
-            _check_number(cfg, key, int, 1, "null or a whole number of at least 1")
-    for key in (
-        "train.lr",
-        "train.warmup_epochs",
-        "train.weight_decay",
-        "train.age_loss_weight",
-        "train.age_expectation_weight",
-    ):
-        _check_number(cfg, key, (int, float), 0, "a number of at least 0")
-    for key in ("model.dropout", "train.ema"):
-        _check_number(cfg, key, (int, float), 0, "a number in 0..1, below 1", below=1)
-    for key in ("train.workers", "train.seed"):
-        _check_number(cfg, key, int, 0, "a whole number of at least 0")
-    if not isinstance(cfg.train.resume, bool | str):
-        raise UserError(f"train.resume must be true, false, auto or the name of a run, got {cfg.train.resume!r}")
-    models.check_size(cfg.model.model_name, cfg.model.img_size)
-    models.check_optimizer_name(cfg.train.optimizer_name)
-    if cfg.train.save_dtype not in models.SAVE_DTYPES:
-        raise UserError(f"train.save_dtype must be {' or '.join(models.SAVE_DTYPES)}, got {cfg.train.save_dtype}")
-    models.get_scheduler(cfg.train.schedule, 0.0, 1, 1)
-
-
-def _check_number(cfg: DictConfig, key: str, kind, least: float, expected: str, below: float = np.inf) -> None:
-    value = OmegaConf.select(cfg, key)
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < below:
-        raise UserError(f"expected {key} to be {expected}, received {value!r}; correct {key}")
-
-
-def config_text(cfg: DictConfig, without: Sequence[str]) -> str:
-    """The configuration but for some keys, to compare."""
-    config = flatten(OmegaConf.to_container(cfg, resolve=True))
-    return json.dumps({key: value for key, value in sorted(config.items()) if key not in without})
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -178,7 +232,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {
         key: (earlier.get(key), value)
         for key, value in sorted(later.items())
-        if key not in MAY_CHANGE_ON_RESUME and earlier.get(key) != value
+        if MAY_CHANGE not in _field(key).metadata and earlier.get(key) != value
     }
 
 
@@ -189,3 +243,49 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
+
+
+def _field(key: str):
+    section, name = key.split(".")
+    return Config.model_fields[section].annotation.model_fields[name]
+
+
+_EXPECTED = {
+    "greater_than_equal": ">= {ge}",
+    "greater_than": "> {gt}",
+    "less_than_equal": "<= {le}",
+    "less_than": "< {lt}",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "value_error": "{error}",
+    "literal_error": "{expected}",
+}
+"""What pydantic's kinds of errors expect."""
+
+
+def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """The first invalid key in one line: `train.lr must be >= 0, got -1`."""
+    errors = error.errors()
+    section, name = errors[0]["loc"][:2]
+    if errors[0]["type"] == "extra_forbidden":
+        return f"{section}.{name} is not a key of src/config.yaml"
+    field = _field(f"{section}.{name}")
+    ascending = [str(check.func) for check in field.metadata if isinstance(getattr(check, "func", None), Ascending)]
+    expected = ascending or [
+        _EXPECTED.get(one["type"], one["msg"]).format(**_plain(one.get("ctx", {})))
+        for one in errors
+        if one["loc"][:2] == (section, name)
+    ]
+    if type(None) in get_args(field.annotation):
+        expected.append("null")
+    return f"{section}.{name} must be {' or '.join(dict.fromkeys(expected))}, got {values[section][name]!r}"
+
+
+def _plain(context: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        key: f"{value:g}" if isinstance(value, float) else str(value).replace("'", "") for key, value in context.items()
+    }

@@ -1,5 +1,6 @@
 """From the configuration to the batches of training and validation."""
 
+import dataclasses
 import hashlib
 import sys
 from pathlib import Path
@@ -7,20 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
 from src import cli, datasets, images
 from src.cli import JobError, Progress, UserError
 from src.files import map_ahead
 from src.labels import AGE_RANGE_COLUMNS, HEADS
-from src.training.config import AugmentConfig, TargetConfig
+from src.training.config import Config, TargetConfig
 from src.training.distributed import ALONE, Group
-from src.training.generator import ImageSequence
+from src.training.generator import BatchSettings, ImageSequence
 from src.training.targets import age_class_weights, has_ranges
 
 
 def make_sequences(
-    cfg: DictConfig,
+    cfg: Config,
     group: Group = ALONE,
 ) -> tuple[ImageSequence, ImageSequence, float]:
     """Make the training and validation batches, and choose the model's margin.
@@ -30,46 +30,38 @@ def make_sequences(
     Raises:
         UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
     """
-    data = OmegaConf.to_container(cfg.data, resolve=True)
-    table = datasets.load_table(data["db"], data["image_dir"], data["target"], data["split"])
+    data = cfg.data
+    table = datasets.load_table(data.db, data.image_dir, data.target, data.split)
     parts = {split: table[table["split"] == split].reset_index(drop=True) for split in ("train", "val")}
     for split, part in parts.items():
         if part.empty:
-            raise UserError(f"expected pictures for {split} in {', '.join(table_names(cfg))}, received none; add rows")
+            raise UserError(f"the {split} part of {', '.join(table_names(cfg))} has no images; add rows")
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
     for split, part in parts.items():
         parts[split] = _drop_and_report(part, split, group)
         columns = [name for name in ("gender", "age", *AGE_RANGE_COLUMNS) if name in parts[split]]
         labels = parts[split][columns].to_numpy(np.float64)
-        group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"pictures for {split}")
-    common = {
-        "img_size": cfg.model.img_size,
-        "batch_size": cfg.train.batch_size,
-        "margin": margin,
-        "workers": cfg.train.workers,
-        "share": group.share,
-    }
+        group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"images for {split}")
+    ranges = has_ranges(table)
+    settings = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
     training = ImageSequence(
         parts["train"],
-        augment=AugmentConfig.from_config(cfg.augment),
-        seed=cfg.train.seed,
-        shuffle=True,
-        steps_per_epoch=cfg.train.steps_per_epoch,
-        target=TargetConfig(
+        dataclasses.replace(settings, shuffle=True, steps=cfg.train.steps_per_epoch),
+        cfg.augment,
+        TargetConfig(
             cfg.train.age_target,
             cfg.train.age_sigma,
             age_class_weights(parts["train"], cfg.train.age_class_weights),
-            has_ranges(table),
+            ranges,
         ),
-        **common,
+        cfg.train.workers,
     )
     validation = ImageSequence(
         parts["val"],
-        target=TargetConfig(has_ranges=has_ranges(table)),
-        fill_up=True,
-        steps_per_epoch=cfg.train.validation_steps,
-        **common,
+        dataclasses.replace(settings, fill_up=True, steps=cfg.train.validation_steps),
+        target=TargetConfig(has_ranges=ranges),
+        workers=cfg.train.workers,
     )
     require_labels(training, validation, ", ".join(table_names(cfg)))
     return training, validation, margin
@@ -89,8 +81,7 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
     validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
     for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
         if not sequence.heads:
-            batches = len(sequence.maker)
-            used = f"in the first {len(sequence)} of {batches} batches " if len(sequence) < batches else ""
+            used = "" if sequence.covers_table else f"in the first {len(sequence)} batches "
             raise UserError(
                 f"no row {used}of the {part} part of {names} has a known {' or '.join(heads)}; "
                 "fill in the columns genders or ages"
@@ -101,16 +92,16 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
 
 
 def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
-    """The rows whose picture can be read; of several processes each tries its share."""
+    """The rows whose image can be read; of several processes each tries its share."""
     own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
     kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
     for path, reason in unreadable:
-        print(f"left out, {reason}: {path}", file=sys.stderr)
+        print(f"skipped, {reason}: {path}", file=sys.stderr)
     readable = np.zeros(len(part), np.int32)
     readable[kept["row"]] = 1
     kept = part[group.sum(readable) > 0].reset_index(drop=True)
-    left_out = len(part) - len(kept)
-    print(f"{split}: {len(kept):,} pictures" + (f", {left_out:,} unreadable left out" if left_out else ""))
+    skipped = len(part) - len(kept)
+    print(f"{split}: {len(kept):,} images" + (f", {skipped:,} unreadable skipped" if skipped else ""))
     return kept
 
 
@@ -137,7 +128,7 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
     kept = table[~table["path"].isin([path for path, _ in unreadable])].reset_index(drop=True)
     if kept.empty:
         example = f"; the first: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
-        raise JobError(f"expected pictures to train on, none of the {len(table)} can be read{example}")
+        raise JobError(f"none of the {len(table)} images can be read{example}")
     return kept, unreadable
 
 
@@ -168,6 +159,6 @@ def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
     return float(margin)
 
 
-def table_names(cfg: DictConfig) -> list[str]:
-    names = cfg.data.db if OmegaConf.is_list(cfg.data.db) else [cfg.data.db]
-    return [Path(str(name)).name for name in names]
+def table_names(cfg: Config) -> list[str]:
+    """The names of the tables for people, without folders."""
+    return [Path(name).name for name in ([cfg.data.db] if isinstance(cfg.data.db, str) else cfg.data.db)]

@@ -7,22 +7,21 @@ its MirroredStrategy, whose batch norm is per device.
 
 import dataclasses
 import os
+import re
 import socket
-import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
 import keras
 import numpy as np
-from omegaconf import DictConfig
 
-from src import models
+from src import cli, models
 from src.cli import JobError, UserError
-from src.training.launchers import Place, check_whole, choose_local_devices, find_place
-from src.training.peers import TOKEN_BYTES, Peers, accept_all, connect, listen
+from src.training.config import Config
 
-START_SECONDS = 300
-"""How long the processes wait for each other at the start; JAX's own limit."""
+HEARTBEAT_SECONDS = 20
+"""A process that JAX has not heard of for so long counts as ended, and all others end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Group:
         """Raises `UserError` unless `value` is the same in all processes; else they would wait for each other."""
         if self.text_from_first(lambda: value) != value:
             raise UserError(
-                f"expected the same {what} in every process, received others in process {self.process_id} than in "
+                f"the {what} must be the same in every process, got another in process {self.process_id} than in "
                 "process 0; start all with the same command but for distributed.process_id"
             )
 
@@ -96,35 +95,42 @@ ALONE = Group()
 
 
 @contextmanager
-def join(cfg: DictConfig) -> Iterator[Group]:
-    """Joins this process with the others and takes the devices, for the time of a training.
+def join(cfg: Config) -> Iterator[Group]:
+    """Join this process with the others and take the devices, for the time of a training.
 
-    Within it, processes other than the first print to stderr only. When one fails, all end.
+    Within it, processes other than the first print to stderr only. When one ends, JAX ends the others within
+    `HEARTBEAT_SECONDS`, with a nonzero exit code.
 
     Args:
-        cfg: The configuration of a training; reads `distributed.*`, `train.devices`, `train.batch_size`, `train.seed`.
+        cfg: Reads `distributed.*`, `train.devices`, `train.batch_size`, `train.seed`.
 
     Raises:
         UserError: the keys ask for something impossible, or the backend cannot do it.
-        JobError: the other processes cannot be reached.
+        JobError: the connection with another process is lost.
     """
-    devices = cfg.train.devices
-    if devices != "auto":
-        check_whole(devices, "train.devices (which may be auto too)", 1, None)
-    place = find_place(cfg.distributed)
     keras.utils.set_random_seed(cfg.train.seed)
-    if place.processes == 1:
+    processes, process_id = _meet(cfg)
+    if processes == 1:
         with _use_devices(cfg) as count:
             yield Group(devices=count)
         return
-    peers = _meet(place, devices)
+    with _quiet(process_id > 0), _lost_connections(), _use_all_devices(processes, process_id, cfg) as count:
+        yield Group(processes, process_id, count)
+
+
+@contextmanager
+def _lost_connections() -> Iterator[None]:
+    """Say in one line that another process has ended; JAX raises exceptions of several types."""
     try:
-        with _quiet(place.process_id > 0), _use_all_devices(place, cfg) as count:
-            yield Group(place.processes, place.process_id, count)
-    except BaseException as error:
-        peers.leave(error)
-        raise
-    peers.leave()
+        yield
+    except Exception as error:
+        if not re.search(r"Gloo|NCCL|UNAVAILABLE|[Cc]oordination|[Cc]onnection", str(error)):
+            raise
+        cli.raise_if_interrupted()  # in a terminal Ctrl-C reaches all processes
+        raise JobError(
+            "another process of this training has ended, or its machine is down; start all processes again with "
+            "train.resume=true"
+        ) from error
 
 
 @contextmanager
@@ -137,7 +143,7 @@ def _quiet(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _use_devices(cfg: DictConfig) -> Iterator[int]:
+def _use_devices(cfg: Config) -> Iterator[int]:
     """One process: as many of the machine's devices as `train.devices` says."""
     wanted, name = cfg.train.devices, keras.backend.backend()
     available = keras.distribution.list_devices() if name == "jax" else models.device_names()
@@ -145,8 +151,7 @@ def _use_devices(cfg: DictConfig) -> Iterator[int]:
     if count > len(available):
         more = "; the backend torch trains on one, KERAS_BACKEND=jax on several" if name == "torch" else ""
         raise UserError(
-            f"expected train.devices to be auto or 1..{len(available)}, the devices that {name} sees, received "
-            f"{count}{more}; correct train.devices"
+            f"train.devices must be auto or in 1..{len(available)}, the devices that {name} sees, got {count}{more}"
         )
     check_batch_size(cfg.train.batch_size, count)
     if count == 1:
@@ -160,79 +165,98 @@ def _use_devices(cfg: DictConfig) -> Iterator[int]:
 
 
 def check_batch_size(batch_size: int, devices: int) -> None:
-    """Raises `UserError` unless the devices divide a batch."""
+    """Raise `UserError` unless the devices divide a batch."""
     if batch_size % devices:
         below, above = batch_size // devices * devices, -(-batch_size // devices) * devices
         nearest = f"{below} or {above}" if below else str(above)
         raise UserError(
-            f"expected model.batch_size to be a multiple of the {devices} devices, received {batch_size}; "
+            f"model.batch_size must be a multiple of the {devices} devices, got {batch_size}; "
             f"use {nearest}, or another train.devices"
         )
 
 
-def _meet(place: Place, devices: int | str) -> Peers:
-    """Starts JAX's own connection of the processes, then ours, by which they end together."""
+def _meet(cfg: Config) -> tuple[int, int]:
+    """Connect the processes of a training; returns their number and this one's."""
+    keys, environment = cfg.distributed, os.environ
+    launched = environment.get("OMPI_COMM_WORLD_SIZE") or environment.get("SLURM_STEP_NUM_TASKS")
+    processes = {"off": 1, "on": keys.processes, "auto": int(launched or 0)}[keys.mode]
+    if processes == 0:
+        raise UserError("distributed.mode=auto needs a start by Slurm (srun) or Open MPI (mpirun); otherwise use on")
+    if processes == 1:
+        return 1, 0
     if keras.backend.backend() != "jax":
         raise UserError(
-            f"expected KERAS_BACKEND=jax for a training of {place.processes} processes, received "
-            f"{keras.backend.backend()}; start with KERAS_BACKEND=jax python train.py ..."
+            f"a training of {processes} processes needs KERAS_BACKEND=jax, got {keras.backend.backend()}; "
+            "start with KERAS_BACKEND=jax python train.py ..."
         )
-    host, port = place.coordinator.rsplit(":", 1)
-    host = host.strip("[]")  # of IPv6; JAX wants them, sockets do not
-    _check_coordinator(host, int(port), place.process_id)
-    local_devices = choose_local_devices(place, devices)
-    if local_devices is not None:
-        os.environ.setdefault("JAX_LOCAL_DEVICE_IDS", local_devices)
-    keras.distribution.initialize(place.coordinator, place.processes, place.process_id)
-    server, token = listen() if place.process_id == 0 else (None, bytes(TOKEN_BYTES))
-    port = server.getsockname()[1] if server else 0
-    known = models.broadcast(np.frombuffer(port.to_bytes(4, "big") + token, np.uint8)).tobytes()
-    if server:
-        connections = accept_all(server, token, place.processes)
-    else:
-        connections = connect(host, int.from_bytes(known[:4], "big"), known[4:], place.process_id)
-    return Peers(place.process_id, place.processes, connections)
+    if keys.mode == "on":
+        _check_coordinator(keys.coordinator, keys.process_id)
+        return models.join_processes(keys.coordinator, processes, keys.process_id, HEARTBEAT_SECONDS)
+    describe_open_mpi_5(environment, keys.coordinator)
+    local_id = environment.get("OMPI_COMM_WORLD_LOCAL_RANK") or environment.get("SLURM_LOCALID")
+    environment.setdefault("JAX_LOCAL_DEVICE_IDS", local_devices(int(local_id or 0), cfg.train.devices, environment))
+    return models.join_processes(keys.coordinator, None, None, HEARTBEAT_SECONDS)
 
 
-def _check_coordinator(host: str, port: int, process_id: int) -> None:
-    """Process 0: the port is free; the others: something answers there. JAX would abort, or wait without a word."""
-    if process_id == 0:
-        try:
-            socket.create_server(("", port)).close()
-        except OSError as error:
-            raise UserError(
-                f"expected a free port on this machine, received distributed.coordinator={host}:{port} "
-                f"({error.strerror}); choose another port"
-            ) from error
+def local_devices(local_id: int, devices: int | str, environment: Mapping[str, str]) -> str:
+    """Which GPUs of its machine a process takes, as JAX's variable `JAX_LOCAL_DEVICE_IDS`.
+
+    The processes of a machine share its GPUs: one each, or `devices` each. Where the launcher shows a process its own
+    GPUs only (`CUDA_VISIBLE_DEVICES` of as many), it takes these.
+
+    Args:
+        local_id: Number of the process among those of its machine.
+        devices: `train.devices`.
+        environment: Variables of the launcher.
+    """
+    each = 1 if devices == "auto" else devices
+    visible = [gpu for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    first = 0 if len(visible) == each else local_id * each
+    return ",".join(str(number) for number in range(first, first + each))
+
+
+def describe_open_mpi_5(environment: MutableMapping[str, str], coordinator: str | None) -> None:
+    """Set the variable of Open MPI 4 from which JAX reads where process 0 is; version 5 has none.
+
+    Raises:
+        UserError: several machines, and no coordinator.
+    """
+    variable = "OMPI_MCA_orte_hnp_uri"
+    if "OMPI_COMM_WORLD_SIZE" not in environment or variable in environment:
         return
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            socket.create_connection((host, port), 5).close()
-            return
-        except socket.gaierror as error:
-            raise UserError(
-                f"expected distributed.coordinator to name the machine of process 0, received {host}:{port} "
-                f"({error.strerror}); correct it"
-            ) from error
-        except OSError as error:
-            if time.monotonic() > end:
-                raise JobError(
-                    f"expected process 0 at {host}:{port}, received {error} for {START_SECONDS} seconds; start process "
-                    "0, and see that this machine can reach it"
-                ) from error
-            time.sleep(1)
+    if coordinator is None and environment["OMPI_COMM_WORLD_LOCAL_SIZE"] != environment["OMPI_COMM_WORLD_SIZE"]:
+        raise UserError(
+            "with this version of Open MPI distributed.coordinator must be HOST:PORT on several machines, got None; "
+            "name the machine of process 0 and a free port"
+        )
+    job = zlib.crc32(environment.get("PMIX_NAMESPACE", str(os.getppid())).encode())
+    environment[variable] = f"{job}.0;tcp://127.0.0.1:1"
+
+
+def _check_coordinator(coordinator: str, process_id: int) -> None:
+    """For process 0 the port must be free, for the others the host must be known; JAX would abort."""
+    host, port = coordinator.rsplit(":", 1)
+    key = "distributed.coordinator"
+    try:
+        if process_id == 0:
+            socket.create_server(("", int(port))).close()
+        else:
+            socket.getaddrinfo(host.strip("[]"), int(port))
+    except socket.gaierror as error:
+        raise UserError(f"{key} must name the machine of process 0, got {coordinator} ({error.strerror})") from error
+    except OSError as error:
+        raise UserError(f"{key} must name a free port of this machine, got {coordinator} ({error.strerror})") from error
 
 
 @contextmanager
-def _use_all_devices(place: Place, cfg: DictConfig) -> Iterator[int]:
+def _use_all_devices(processes: int, process_id: int, cfg: Config) -> Iterator[int]:
     """Several processes: all devices that JAX sees; as many in every process."""
     local, count = models.local_device_count(), len(keras.distribution.list_devices())
     wanted = cfg.train.devices
-    if wanted not in ("auto", local) or local * place.processes != count:
+    if wanted not in ("auto", local) or local * processes != count:
         raise UserError(
-            f"expected the same number of devices in every process, train.devices or auto, received {local} in process "
-            f"{place.process_id}, {count} in all {place.processes} and train.devices={wanted}; correct train.devices"
+            f"every process must have the same number of devices, train.devices={wanted}, got {local} in process "
+            f"{process_id} and {count} in all {processes}"
         )
     check_batch_size(cfg.train.batch_size, count)
     with keras.distribution.DataParallel(auto_shard_dataset=False).scope():

@@ -1,4 +1,4 @@
-"""`ImageSequence`: a table of pictures as a data set for `keras.Model.fit`, on every backend.
+"""`ImageSequence`: a table of images as a data set for `keras.Model.fit`, on every backend.
 
 Use it with the callback `EpochSetter` and `fit(..., shuffle=False)`. Keras 3.15 does not tell a data set its epoch in
 time: TensorFlow's trainer calls `on_epoch_end` once before the first epoch, and Keras' own workers start before
@@ -7,123 +7,141 @@ training, and every epoch after that begins with the last batches of the one bef
 workers of our own that are asked for (epoch, index), and Keras' workers stay off.
 """
 
+import dataclasses
 import logging
 import math
 from collections.abc import Collection
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 
+from src import images
+from src.datasets import require_crops, require_margin
 from src.labels import AGE_CLASSES, HEADS
-from src.training.batches import Batch, BatchMaker
+from src.training import augmentation, targets
 from src.training.config import AugmentConfig, TargetConfig
+from src.training.mixup import apply_mixup, draw_mixup, mix_weights
 from src.training.prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
 
 Arrays = tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
+BATCHES_AHEAD = 10
+"""How many batches the workers read ahead."""
+# Independent streams of random numbers from one seed.
+_ORDER, _IMAGE, _MIXUP = 1, 2, 3
+
+
+class Batch(NamedTuple):
+    """The arrays of one batch, and `(name, reason)` of images that could not be read (their weights are 0)."""
+
+    images: np.ndarray
+    targets: tuple[np.ndarray, np.ndarray]
+    weights: tuple[np.ndarray, np.ndarray]
+    unreadable: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSettings:
+    """Which rows make a batch, and what is cut out of their images.
+
+    Attributes:
+        img_size: Side of the model's input in pixels.
+        batch_size: Rows per batch, over all processes.
+        margin: The model's margin in box widths; at most that of every image.
+        seed: Everything random follows from it, the epoch and the row.
+        shuffle: A new order of all rows in every epoch; the last batch is filled up with the first rows of the epoch.
+        fill_up: Fill the last batch up with rows of weight 0. Metrics stay those of the rows that are there: Keras
+            divides the sum of losses by all rows, so all weights are raised by the factor that makes up for it.
+        share: This process and the number of processes: each reads as many rows of every batch.
+        steps: Batches per epoch where the table has more; with `shuffle`, other rows in every epoch.
+    """
+
+    img_size: int
+    batch_size: int
+    margin: float
+    seed: int = 0
+    shuffle: bool = False
+    fill_up: bool = False
+    share: tuple[int, int] = (0, 1)
+    steps: int | None = None
+
 
 class ImageSequence(keras.utils.PyDataset):
-    """Batches of a table; the same pictures in the same order with the same changes whatever reads them.
+    """Batches of a table; the same images in the same order with the same changes whatever reads them.
 
-    `sequence[index]` is `(pictures, (gender, age), (gender_weight, age_weight))`: `(n, size, size, 3)` uint8 RGB;
-    `(n, 2)` and `(n, 101)` float32, rows sum to 1; `(n,)` float32, 0 where the label is unknown. See `batches.py`
-    for why they are tuples. A picture that can no longer be read has weight 0 in both heads and is named once.
+    `sequence[index]` is `(images, (gender, age), (gender_weight, age_weight))`: `(n, size, size, 3)` uint8 RGB;
+    `(n, 2)` and `(n, 101)` float32, rows sum to 1; `(n,)` float32, 0 where the label is unknown. They are tuples, in
+    the order of the model's outputs, because Keras 3.15 takes no dictionary of sample weights for a model with a list
+    of outputs, and TensorFlow's data sets no lists. An image that can no longer be read has weight 0 in both heads and
+    is named once.
 
     Args:
         table: Rows as in `src/datasets/table.py`.
-        img_size: Side of the model's input in pixels.
-        batch_size: Rows per batch, over all processes; the last one may be shorter, or with `shuffle` is filled up with
-            the first rows of the epoch.
-        margin: The model's margin in box widths; at most that of every picture.
-        augment: Random changes, or `None` for plain pictures.
+        settings: Which rows make a batch.
+        augment: Random changes, or `None` for plain images.
         target: How the age head is taught.
-        seed: Everything random follows from it, the epoch and the row.
-        shuffle: A new order of all rows in every epoch.
-        fill_up: Fill the last batch up with rows of weight 0. Figures stay those of the rows that are there: Keras
-            divides the sum of losses by all rows, so all weights are raised by the factor that makes up for it.
-        share: This process and the number of processes: each reads as many rows of every batch.
-        steps_per_epoch: Batches per epoch where the table has more; with `shuffle`, other rows in every epoch.
-        workers: Threads or processes that read ahead; 0 reads when asked.
-        use_multiprocessing: Processes instead of threads.
-        max_queue_size: Batches read ahead.
+        workers: Threads that read ahead; 0 reads when asked.
 
     Raises:
-        UserError: `margin` is above a picture's margin.
+        UserError: the model's margin is above an image's.
     """
 
     def __init__(
         self,
         table: pd.DataFrame,
-        *,
-        img_size: int,
-        batch_size: int,
-        margin: float,
+        settings: BatchSettings,
         augment: AugmentConfig | None = None,
         target: TargetConfig | None = None,
-        seed: int = 0,
-        shuffle: bool = False,
-        fill_up: bool = False,
-        share: tuple[int, int] = (0, 1),
-        steps_per_epoch: int | None = None,
         workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = 10,
     ):
         super().__init__(workers=1, use_multiprocessing=False)
-        self.maker = BatchMaker(
-            table,
-            img_size=img_size,
-            batch_size=batch_size,
-            margin=margin,
-            augment=augment,
-            target=target,
-            seed=seed,
-            shuffle=shuffle,
-            share=share,
-        )
+        require_crops(table)
+        require_margin(table, settings.margin, "data.margin")
+        self.settings = settings
         self.epoch = 0
-        self._length = min(len(self.maker), steps_per_epoch or math.inf)
-        self._fill_up = fill_up
-        self._filled_size = batch_size // share[1]
-        self._weight_factor = max(1.0, self._length * batch_size / len(table))
-        self._prefetcher = Prefetcher(self.maker, self._length, workers, use_multiprocessing, max_queue_size)
+        self._augment = augment if augment is not None and augment.enabled else None
+        self._batches = math.ceil(len(table) / settings.batch_size)
+        self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last epoch's order of rows
+        self._prefetcher = Prefetcher(self.make, len(self), workers, BATCHES_AHEAD)
         self._named: set[str] = set()
-        self._known: dict[int, int] = {}  # by index
+        self._known: dict[int, int] = {}  # labels by index
+        self._read_columns(table, target or TargetConfig())
+
+    def _read_columns(self, table: pd.DataFrame, target: TargetConfig) -> None:
+        self._names = table["path"].to_numpy(dtype=object)
+        self._arrays = table["image"].to_numpy(dtype=object) if "image" in table else None
+        self._margins = table["margin"].to_numpy(dtype=np.float64)
+        self._boxes = table[images.BOX_COLUMNS].to_numpy(dtype=np.float64) if images.BOX_COLUMNS[0] in table else None
+        genders = table["gender"].to_numpy(dtype=np.float64)
+        ages = table["age"].to_numpy(dtype=np.float64)
+        spreads = table["age_std"].to_numpy(dtype=np.float64) if "age_std" in table else None
+        age_targets = targets.age_targets(ages, target.age_target, target.age_sigma, spreads)
+        ranges = targets.table_ranges(table) if target.has_ranges else None
+        self._targets = (
+            targets.gender_targets(genders),
+            age_targets if ranges is None else targets.join_ranges(age_targets, ranges),
+        )
+        self._weights = (targets.gender_weights(genders), targets.age_weights(ages, target.age_class_weights, ranges))
 
     @property
     def has_ranges(self) -> bool:
         """Whether age targets are `(n, 303)`: see `src.training.targets.join_ranges`."""
-        return self.maker.targets[1].shape[1] > AGE_CLASSES
+        return self._targets[1].shape[1] > AGE_CLASSES
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Arrays:
-        batch = self._prefetcher.get(self.epoch, index)
-        for name, reason in batch.unreadable:
-            if name not in self._named:
-                self._named.add(name)
-                logger.warning("%s can no longer be read (%s); training continues without it", name, reason)
-        self._known[index] = sum(np.count_nonzero(values) for values in batch.weights)
-        if self._fill_up:
-            batch = append_empty_rows(batch, self._filled_size)
-            factor = np.float32(self._weight_factor)
-            return batch.pictures, batch.targets, tuple(values * factor for values in batch.weights)
-        return batch.pictures, batch.targets, batch.weights
-
-    def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next batches belong to, and begins to read them."""
-        self.epoch = epoch
-        self._prefetcher.start(epoch)
+    @property
+    def covers_table(self) -> bool:
+        """Whether an epoch has all batches of the table."""
+        return len(self) == self._batches
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads for which some row of an epoch has a label; with `shuffle` any row of the table may be in it."""
-        rows = slice(None) if self.maker.shuffle else slice(len(self) * self.maker.batch_size)
-        return tuple(head for head, weights in zip(HEADS, self.maker.weights, strict=True) if weights[rows].any())
+        rows = slice(None) if self.settings.shuffle else slice(len(self) * self.settings.batch_size)
+        return tuple(head for head, weights in zip(HEADS, self._weights, strict=True) if weights[rows].any())
 
     @property
     def known_labels(self) -> int:
@@ -132,20 +150,128 @@ class ImageSequence(keras.utils.PyDataset):
 
     def clear_labels(self, heads: Collection[str]) -> None:
         """Treat all labels of these heads as unknown."""
-        pairs = zip(HEADS, self.maker.weights, strict=True)
-        self.maker.weights = tuple(np.zeros_like(weights) if head in heads else weights for head, weights in pairs)
+        pairs = zip(HEADS, self._weights, strict=True)
+        self._weights = tuple(np.zeros_like(weights) if head in heads else weights for head, weights in pairs)
+
+    def __len__(self) -> int:
+        return min(self._batches, self.settings.steps or self._batches)
+
+    def __getitem__(self, index: int) -> Arrays:
+        batch = self._prefetcher.get(self.epoch, index)
+        for name, reason in batch.unreadable:
+            if name not in self._named:
+                self._named.add(name)
+                logger.warning("%s can no longer be read (%s); training continues without it", name, reason)
+        self._known[index] = sum(np.count_nonzero(values) for values in batch.weights)
+        if self.settings.fill_up:
+            batch = append_empty_rows(batch, self.settings.batch_size // self.settings.share[1])
+            factor = np.float32(max(1.0, len(self) * self.settings.batch_size / len(self._names)))
+            return batch.images, batch.targets, tuple(values * factor for values in batch.weights)
+        return batch.images, batch.targets, batch.weights
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next batches, and begin to read them."""
+        self.epoch = epoch
+        self._prefetcher.start(epoch)
 
     def close(self) -> None:
-        """Ends the workers; they start again when a batch is asked for."""
+        """End the workers; they start again when a batch is asked for."""
         self._prefetcher.close()
+
+    def rows(self, epoch: int, index: int) -> np.ndarray:
+        """Row numbers of a batch, those of all processes.
+
+        The last batch is short, or with `shuffle` filled up with the first rows of the epoch: batch norm then sees as
+        many rows in every step, and any number of devices that divides one batch divides all.
+        """
+        size, count = self.settings.batch_size, len(self._names)
+        part = slice(index * size, (index + 1) * size)
+        if not self.settings.shuffle:
+            return np.arange(count)[part]
+        known_epoch, order = self._order  # one assignment, one reading: workers share it without a lock
+        if known_epoch != epoch:
+            order = np.random.default_rng([_ORDER, self.settings.seed, epoch]).permutation(count)
+            order = np.resize(order, self._batches * size)  # begins again where it ends
+            self._order = epoch, order
+        return order[part]
+
+    def make(self, epoch: int, index: int) -> Batch:
+        """Read, cut, resize, augment and mix this process's share of a batch; a function of (seed, epoch, index)."""
+        process, processes = self.settings.share
+        size = self.settings.batch_size // processes
+        rows = self.rows(epoch, index)[process * size : (process + 1) * size]
+        batch = self._read_batch(epoch, rows)
+        if self._augment is None:
+            return batch
+        stream = [_MIXUP, self.settings.seed, epoch, index, *([process] if processes > 1 else [])]
+        return self._mix(np.random.default_rng(stream), batch)
+
+    def _read_batch(self, epoch: int, rows: np.ndarray) -> Batch:
+        size = self.settings.img_size
+        batch = Batch(
+            np.zeros((len(rows), size, size, 3), np.uint8),
+            tuple(values[rows] for values in self._targets),
+            tuple(values[rows] for values in self._weights),
+            [],
+        )
+        for place, row in enumerate(rows):
+            try:
+                batch.images[place] = self._model_input(epoch, row)
+            except images.ImageError as error:
+                batch.unreadable.append((self._names[row], str(error)))
+                for values in batch.weights:
+                    values[place] = 0
+        return batch
+
+    def _mix(self, rng: np.random.Generator, batch: Batch) -> Batch:
+        """Mix up rows of the batch that know the same labels."""
+        gender_weights, age_weights = batch.weights
+        mixup = draw_mixup(rng, 2 * (gender_weights > 0) + (age_weights > 0), self._augment)
+        if mixup is None:
+            return batch
+        genders, ages = batch.targets
+        return Batch(
+            apply_mixup(batch.images, mixup),
+            (apply_mixup(genders, mixup), targets.mix_age_targets(ages, mixup.share, mixup.partner)),
+            tuple(mix_weights(values, mixup) for values in batch.weights),
+            batch.unreadable,
+        )
+
+    def _model_input(self, epoch: int, row: int) -> np.ndarray:
+        """One row's model input, `(size, size, 3)` uint8, before mixup; raises `ImageError`."""
+        image, size = self._read_image(row), self.settings.img_size
+        region = images.face_region(image.shape[:2], self._margins[row], self.settings.margin, self._box(row))
+        if self._augment is None:
+            left, top, right, bottom = region
+            return images.resize(image[top:bottom, left:right], size)
+        rng = np.random.default_rng([_IMAGE, self.settings.seed, epoch, int(row)])
+        return augmentation.apply_augmentation(
+            image, region, size, augmentation.draw_augmentation(rng, self._augment, size)
+        )
+
+    def _box(self, row: int) -> images.Box | None:
+        """Where the face is in the image of a row, if the table says so."""
+        if self._boxes is None or np.isnan(self._boxes[row, 0]):
+            return None
+        left, top, right, bottom = map(int, self._boxes[row])
+        return left, top, right, bottom
+
+    def _read_image(self, row: int) -> np.ndarray:
+        """The whole image of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
+        if self._arrays is not None and self._arrays[row] is not None:
+            return self._arrays[row]
+        if self._augment is None or self._box(row) is not None:  # boxes count in pixels of the full size
+            return images.read_image(self._names[row])
+        cut_away = (1 + 2 * self._margins[row]) / (1 + 2 * self.settings.margin)
+        return images.read_at_least(self._names[row], 1.25 * self.settings.img_size * cut_away)
 
 
 def append_empty_rows(batch: Batch, count: int) -> Batch:
-    """Appends rows of zeros, whose weights are 0 too, until there are `count`."""
+    """Append rows of zeros, whose weights are 0 too, until there are `count`."""
 
     def filled(values: np.ndarray) -> np.ndarray:
         return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
 
     return Batch(
-        filled(batch.pictures), tuple(map(filled, batch.targets)), tuple(map(filled, batch.weights)), batch.unreadable
+        filled(batch.images), tuple(map(filled, batch.targets)), tuple(map(filled, batch.weights)), batch.unreadable
     )

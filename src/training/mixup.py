@@ -16,12 +16,12 @@ class Mixup(NamedTuple):
 
 
 def draw_mixup(rng: np.random.Generator, kinds: np.ndarray, config: AugmentConfig) -> Mixup | None:
-    """Draws partners and shares of mixup (Zhang et al., arXiv 1710.09412): lambda ~ Beta(alpha, alpha).
+    """Draw partners and shares of mixup (Zhang et al., arXiv 1710.09412): lambda ~ Beta(alpha, alpha).
 
     One lambda per row, as the paper's equation has one per pair; the paper's own code draws one per batch. The
     partners are a random order of the same batch, as there, but among rows of the same kind. The larger of lambda and
     1 - lambda is the row's own share: pairs are drawn alike in both orders, so this changes no frequency, but no
-    picture is hidden behind its partner while that partner stands in the batch too.
+    image is hidden behind its partner while that partner stands in the batch too.
 
     Args:
         kinds: `(n,)` integers; rows of different kinds (labels that are known) are not mixed, so that a row whose age
@@ -42,13 +42,13 @@ def draw_mixup(rng: np.random.Generator, kinds: np.ndarray, config: AugmentConfi
 
 
 def apply_mixup(values: np.ndarray, mixup: Mixup) -> np.ndarray:
-    """Mixes pictures or labels: `lambda * values + (1 - lambda) * values[partner]`.
+    """Mix images or labels: `lambda * values + (1 - lambda) * values[partner]`.
 
     Args:
         values: `(n, ...)` uint8 or float32.
 
     Returns:
-        An array of the same shape and dtype. Pictures are rounded to whole grey levels: an error of half a level at
+        An array of the same shape and dtype. Images are rounded to whole grey levels: an error of half a level at
         most, for a quarter of the bytes on the way to the device.
     """
     if values.dtype == np.uint8:

@@ -4,19 +4,19 @@ import os
 from collections.abc import Collection
 
 import keras
-from omegaconf import DictConfig
 
 from src import models
 from src.cli import UserError
 from src.labels import HEADS
 from src.models import WeightsInfo, sixteen_bit_type
 from src.training import losses
+from src.training.config import Config
 from src.training.distributed import ALONE, Group
 from src.training.losses import AgeAccuracy, AgeMeanAbsoluteError
 
 
 def make_model(
-    cfg: DictConfig,
+    cfg: Config,
     steps_per_epoch: int,
     resuming: bool = False,
     group: Group = ALONE,
@@ -49,7 +49,7 @@ def make_model(
     return model
 
 
-def _build(cfg: DictConfig, start: str | None) -> keras.Model:
+def _build(cfg: Config, start: str | None) -> keras.Model:
     pretrained = "imagenet" if start == "imagenet" else None
     model = models.get_model(cfg.model.model_name, cfg.model.img_size, pretrained, cfg.model.dropout)
     if start is not None and pretrained is None:
@@ -58,7 +58,7 @@ def _build(cfg: DictConfig, start: str | None) -> keras.Model:
 
 
 def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: str, img_size: int) -> None:
-    """Loads a weight file into a network that is about to be trained.
+    """Load a weight file into a network that is about to be trained.
 
     Raises:
         UserError: the file is for another network; for other sizes the same network's weights fit.
@@ -66,19 +66,19 @@ def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: 
     info = models.identify(path)
     if info.model_name != model_name:
         raise UserError(
-            f"expected weights of {model_name} in {path}, received those of {info.model_name}; "
+            f"{path} must have weights of {model_name}, got those of {info.model_name}; "
             f"use model.model_name={info.model_name}"
         )
     if info.colour != "RGB" or info.gender_order != WeightsInfo(model_name, img_size, 0.0).gender_order:
         raise UserError(
-            f"expected weights that take RGB and give female, male, received {path} with {info.colour} and "
+            f"{path} must take RGB and give female, male, got {info.colour} and "
             f"{', '.join(info.gender_order)}; such weights can be used by demo.py and evaluate.py, not trained further"
         )
     models.load_weights_into(model, path)
 
 
 def compile_model(
-    cfg: DictConfig,
+    cfg: Config,
     model: keras.Model,
     steps_per_epoch: int,
     has_ranges: bool = False,

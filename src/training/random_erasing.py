@@ -17,9 +17,9 @@ class Erasing(NamedTuple):
 
 
 def draw_erasing(rng: np.random.Generator, height: int, width: int, config: AugmentConfig) -> Erasing | None:
-    """Draws the rectangle of random erasing (Zhong et al., arXiv 1708.04896).
+    """Draw the rectangle of random erasing (Zhong et al., arXiv 1708.04896).
 
-    Area (as a fraction of the picture) and aspect ratio (height / width) are uniform in their ranges and drawn anew
+    Area (as a fraction of the image) and aspect ratio (height / width) are uniform in their ranges and drawn anew
     until the rectangle fits, 100 times at most; then its place is uniform among those where it fits, and every value
     of every pixel is uniform in 0..255.
 
@@ -39,7 +39,7 @@ def draw_erasing(rng: np.random.Generator, height: int, width: int, config: Augm
 
 
 def apply_erasing(image: np.ndarray, erasing: Erasing | None) -> np.ndarray:
-    """Puts the drawn values into a copy of the image."""
+    """Put the drawn values into a copy of the image."""
     if erasing is None:
         return image
     image = image.copy()

@@ -73,7 +73,7 @@ class ResumeFile:
         return [*self._model.variables, *self._model.optimizer.variables, *average]
 
     def save(self, state: RunState) -> None:
-        """Writes variables and state beside the file's place and renames.
+        """Write variables and state beside the file's place and renames.
 
         Raises:
             OSError: the disk is full; the older file is whole.
@@ -83,7 +83,7 @@ class ResumeFile:
             np.savez(part, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
 
     def load_variables(self) -> None:
-        """Sets all variables of the model, its optimizer and the averages.
+        """Set all variables of the model, its optimizer and the averages.
 
         Raises:
             UserError: the file was written by another network or optimizer.

@@ -51,8 +51,7 @@ def age_targets(
     """
     if kind not in AGE_TARGETS or sigma <= 0:
         raise UserError(
-            f"expected an age target out of {', '.join(AGE_TARGETS)} with a sigma above 0, received {kind} with"
-            f" {sigma:g}; correct it"
+            f"the age target must be one of {', '.join(AGE_TARGETS)} with a sigma > 0, got {kind} with {sigma:g}"
         )
     unknown = np.isnan(ages)
     ages = np.clip(np.where(unknown, 0, ages), 0, labels.MAX_AGE)
@@ -161,13 +160,13 @@ def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
     """Weights for rare ages: `frequency ** -power`, with mean 1 over the rows.
 
     The frequency is smoothed over neighbouring years (Yang et al., "Delving into Deep Imbalanced Regression", arXiv
-    2102.09554), so that an age with one picture does not outweigh its neighbours.
+    2102.09554), so that an age with one image does not outweigh its neighbours.
 
     Returns:
         `(101,)` float64, or None for power 0.
     """
     if not 0 <= power <= 1:
-        raise UserError(f"expected train.age_class_weights in 0..1, received {power}; use for instance 0.5")
+        raise UserError(f"train.age_class_weights must be in 0..1, got {power}")
     counts = age_counts(table)
     if power == 0 or not counts.any():
         return None

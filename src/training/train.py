@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import keras
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src import cli
 from src.cli import ROOT
@@ -19,7 +19,7 @@ from src.training.callbacks import (
     WandbLogger,
     WeightAverage,
 )
-from src.training.config import MAY_DIFFER_BETWEEN_PROCESSES, check_config, config_text
+from src.training.config import Config
 from src.training.data import make_sequences, table_names
 from src.training.distributed import ALONE, Group
 from src.training.model import make_model, precision_policy
@@ -47,9 +47,9 @@ def train(cfg: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.ca
         JobError: no image is left, ImageNet weights cannot be downloaded, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C, noted since `cli.defer_interrupts`; its text says how to resume.
     """
-    check_config(cfg)
+    cfg = Config.check(cfg)
     with distributed.join(cfg) as group:
-        group.require_same(config_text(cfg, MAY_DIFFER_BETWEEN_PROCESSES), "configuration")
+        group.require_same(cfg.shared(), "configuration")
         if cfg.wandb.project and group.is_first:
             WandbLogger.check_login()
         run, state = open_run(cfg, group)
@@ -64,16 +64,15 @@ def train(cfg: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.ca
             run.release()
 
 
-def open_run(cfg: DictConfig, group: Group = ALONE) -> tuple[Run, RunState]:
+def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
     """Take a new run, or with `train.resume` one whose configuration computes the same, for process 0.
 
     Raises:
         UserError: there is none to resume.
     """
-    folder = Path(cfg.train.checkpoint_dir or ROOT / "checkpoints").expanduser()
+    folder = Path(cfg.train.checkpoint_dir or ROOT / "checkpoints")
     stem = f"{cfg.model.model_name}_{cfg.model.img_size}"
-    config = OmegaConf.to_container(cfg, resolve=True)
-    config.pop("hydra", None)
+    config = cfg.dump()
     taken = []
 
     def take() -> str:
@@ -93,7 +92,7 @@ def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, 
     return f"{state.epochs} of {epochs} epochs of run {run.name} are kept; resume with: {commands[1]}"
 
 
-def _train(cfg: DictConfig, group: Group, run: Run, state: RunState) -> keras.callbacks.History:
+def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callbacks.History:
     if state.epochs >= cfg.train.epochs:
         print(f"All {state.epochs} epochs are done; raise train.epochs to continue.")
         return _history(keras.callbacks.History(), state)

@@ -1,16 +1,13 @@
-import dataclasses
 import math
 
 import cv2
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from src import images
-from src.cli import ROOT, UserError
 from src.training import augmentation
 from src.training.augmentation import Camera, CropJitter, Geometry, Light
-from src.training.config import AugmentConfig
+from src.training.config import AugmentConfig, Config
 from src.training.mixup import Mixup, apply_mixup, draw_mixup, mix_weights
 from src.training.random_erasing import Erasing, apply_erasing, draw_erasing
 
@@ -26,52 +23,6 @@ def face(height=60, width=60):
     """A smooth picture that is not symmetric."""
     y, x = np.mgrid[:height, :width]
     return np.stack([4 * x % 256, 3 * y % 256, (x + y) % 256], axis=2).astype(np.uint8)
-
-
-# ------------------------------------------------------------------------------------------------------------ config
-
-
-def test_shipped_config_is_accepted():
-    config = AugmentConfig.from_config(OmegaConf.load(ROOT / "src" / "config.yaml").augment)
-    assert (config.shift, config.scale, config.rotation) == (1 / 32, 0.2, 20)
-    assert (config.brightness, config.contrast) == (0.2, 0.2)
-    assert config.erasing_area == (0.02, 0.4)
-
-
-def test_shipped_config_names_every_key():
-    keys = OmegaConf.load(ROOT / "src" / "config.yaml").augment.keys()
-    assert set(keys) == {field.name for field in dataclasses.fields(AugmentConfig)}
-
-
-@pytest.mark.parametrize(
-    ("node", "message"),
-    [
-        ({"flipp": 0.5}, "received flipp"),
-        ({"flip_probability": 1.5}, r"augment.flip_probability: expected a number in 0..1, received 1.5"),
-        ({"flip_probability": True}, "expected a number"),
-        ({"flip_probability": "often"}, "received 'often'"),
-        ({"flip_probability": None}, "received None"),
-        ({"flip_probability": float("nan")}, "received nan"),
-        ({"jpeg_quality": [90, 30]}, "expected two ascending numbers"),
-        ({"jpeg_quality": [30, 101]}, r"in 1..100"),
-        ({"jpeg_quality": 30}, "expected two ascending numbers"),
-        ({"jpeg_quality": "39"}, "expected two ascending numbers"),
-        ({"jpeg_quality": [1, 2, 3]}, "expected two ascending numbers"),
-        ({"enabled": "no"}, "expected true or false"),
-    ],
-)
-def test_wrong_values_are_one_line(node, message):
-    with pytest.raises(UserError, match=message) as caught:
-        AugmentConfig.from_config(OmegaConf.create(node))
-    assert "\n" not in str(caught.value)
-
-
-def test_default_config_changes_nothing():
-    picture = face()
-    drawn = augmentation.draw_augmentation(rng(), AugmentConfig(), 30)
-    result = augmentation.apply_augmentation(picture, (0, 0, 60, 60), 30, drawn)
-    np.testing.assert_array_equal(result, images.resize(picture, 30))
-    assert draw_mixup(rng(), np.zeros(4, int), AugmentConfig()) is None
 
 
 # ---------------------------------------------------------------------------------------------------------- geometry
@@ -418,8 +369,8 @@ def test_mixup_stays_within_the_kind():
 # ------------------------------------------------------------------------------------------------------- all together
 
 
-def test_everything_on_is_determined_by_the_generator_and_writes_nothing_into_the_picture():
-    config = AugmentConfig.from_config(OmegaConf.load(ROOT / "src" / "config.yaml").augment)
+def test_everything_on_is_determined_by_the_generator_and_writes_nothing_into_the_picture(compose):
+    config = Config.check(compose()).augment
     picture = face()
     before = picture.copy()
     results = [

@@ -1,13 +1,11 @@
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from src import images
 from src.cli import UserError
-from src.training.batches import BatchMaker
 from src.training.config import AugmentConfig, TargetConfig
+from src.training.generator import BatchSettings, ImageSequence
 
 NAN = float("nan")
 
@@ -26,10 +24,10 @@ def make_table(count=10, side=8, **columns):
     return table.assign(**columns)
 
 
-def make_maker(table=None, **changes):
-    return BatchMaker(
-        make_table() if table is None else table, **{"img_size": 4, "batch_size": 4, "margin": 0.4, **changes}
-    )
+def make_maker(table=None, augment=None, target=None, workers=0, **changes):
+    """A sequence of batches of 4 images of 4 x 4 pixels; `changes` are fields of `BatchSettings`."""
+    settings = BatchSettings(**{"img_size": 4, "batch_size": 4, "margin": 0.4, **changes})
+    return ImageSequence(make_table() if table is None else table, settings, augment, target, workers)
 
 
 def ages_of(batch):
@@ -40,7 +38,7 @@ def equal(left, right):
     return all(
         np.array_equal(a, b)
         for a, b in zip(
-            [left.pictures, *left.targets, *left.weights], [right.pictures, *right.targets, *right.weights], strict=True
+            [left.images, *left.targets, *left.weights], [right.images, *right.targets, *right.weights], strict=True
         )
     )
 
@@ -53,9 +51,9 @@ def test_plain_batches_stand_in_order_and_the_short_last_one_counts():
     assert len(maker) == 3
     batches = [maker.make(0, index) for index in range(3)]
     assert [ages_of(batch) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert batches[2].pictures.shape == (2, 4, 4, 3)
-    assert batches[2].pictures.dtype == np.uint8
-    assert batches[2].pictures[:, 0, 0, 0].tolist() == [80, 90]
+    assert batches[2].images.shape == (2, 4, 4, 3)
+    assert batches[2].images.dtype == np.uint8
+    assert batches[2].images[:, 0, 0, 0].tolist() == [80, 90]
     np.testing.assert_array_equal(batches[2].targets[0], [[1, 0], [0, 1]])
     assert [value.dtype for value in batches[0].targets + batches[0].weights] == [np.float32] * 4
     assert equal(maker.make(7, 1), batches[1])  # every epoch alike
@@ -66,12 +64,12 @@ def test_plain_picture_is_the_cut_of_the_evaluation(tmp_path):
     images.write_image(tmp_path / "a.png", picture)
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")], "gender": [0.0], "age": [1.0], "margin": [0.4]})
     expected = images.resize(images.crop_to_margin(picture, 0.4, 0.1), 32)
-    np.testing.assert_array_equal(make_maker(table, img_size=32, margin=0.1).make(0, 0).pictures[0], expected)
+    np.testing.assert_array_equal(make_maker(table, img_size=32, margin=0.1).make(0, 0).images[0], expected)
     # Augmentation that draws nothing gives the same.
     maker = make_maker(table, img_size=32, margin=0.1, augment=AugmentConfig())
-    np.testing.assert_array_equal(maker.make(0, 0).pictures[0], expected)
+    np.testing.assert_array_equal(maker.make(0, 0).images[0], expected)
     flipping = make_maker(table, img_size=32, margin=0.1, augment=AugmentConfig(flip_probability=1))
-    np.testing.assert_array_equal(flipping.make(0, 0).pictures[0], expected[:, ::-1])
+    np.testing.assert_array_equal(flipping.make(0, 0).images[0], expected[:, ::-1])
 
 
 def test_disabled_augmentation_is_plain():
@@ -85,9 +83,9 @@ def test_augmentation_cuts_about_the_middle(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     picture = np.stack([255 * x / shape[1], 255 * y / shape[0], 0 * x], axis=2).astype(np.uint8)
     table = make_table(1, image=[picture])
-    plain = make_maker(table, img_size=16, margin=0.1).make(0, 0).pictures.astype(int)
+    plain = make_maker(table, img_size=16, margin=0.1).make(0, 0).images.astype(int)
     augment = AugmentConfig(geometry_probability=1, shift=1e-6)
-    warped = make_maker(table, img_size=16, margin=0.1, augment=augment).make(0, 0).pictures.astype(int)
+    warped = make_maker(table, img_size=16, margin=0.1, augment=augment).make(0, 0).images.astype(int)
     assert np.abs(plain - warped).max() <= 3  # a pixel of the crop is 13 grey levels wide
 
 
@@ -109,8 +107,8 @@ def test_the_shares_of_all_processes_are_the_batch_of_one():
     for index in range(len(whole)):
         batch = whole.make(1, index)
         parts = [maker.make(1, index) for maker in shares]
-        assert [len(part.pictures) for part in parts] == [2, 2]
-        np.testing.assert_array_equal(np.concatenate([part.pictures for part in parts]), batch.pictures)
+        assert [len(part.images) for part in parts] == [2, 2]
+        np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), batch.images)
         np.testing.assert_array_equal(np.concatenate([part.targets[1] for part in parts]), batch.targets[1])
 
 
@@ -123,7 +121,7 @@ def test_processes_draw_their_own_mixup():
 
 def test_the_last_short_batch_may_leave_processes_without_rows():
     sizes = [
-        [len(make_maker(make_table(9), share=(process, 2)).make(0, index).pictures) for process in range(2)]
+        [len(make_maker(make_table(9), share=(process, 2)).make(0, index).images) for process in range(2)]
         for index in range(3)
     ]
     assert sizes == [[2, 2], [2, 2], [1, 0]]
@@ -148,7 +146,7 @@ def test_a_batch_depends_on_seed_epoch_and_index_only():
     settings = {"augment": augment, "shuffle": True, "img_size": 8, "batch_size": 4}
     maker = make_maker(table, seed=5, **settings)
     batches = {(epoch, index): maker.make(epoch, index) for epoch in range(2) for index in range(3)}
-    other = pickle.loads(pickle.dumps(maker))
+    other = make_maker(table, seed=5, **settings)
     for (epoch, index), batch in reversed(batches.items()):
         assert equal(other.make(epoch, index), batch)
     assert not equal(batches[0, 0], batches[1, 0])
@@ -159,7 +157,7 @@ def test_a_row_is_changed_alike_wherever_it_stands():
     augment = AugmentConfig(brightness_contrast_probability=1, brightness=0.5)
     first = make_maker(augment=augment, shuffle=True, seed=3, batch_size=10)
     second = make_maker(augment=augment, seed=3, batch_size=10)
-    np.testing.assert_array_equal(first.make(2, 0).pictures, second.make(2, 0).pictures[first.rows(2, 0)])
+    np.testing.assert_array_equal(first.make(2, 0).images, second.make(2, 0).images[first.rows(2, 0)])
 
 
 # ------------------------------------------------------------------------------------------------------ labels, mixup
@@ -185,7 +183,7 @@ def test_mixup_mixes_pictures_and_both_labels_alike():
     batch = make_maker(make_table(10), augment=augment, batch_size=10).make(0, 0)
     # Grey level, age and gender of row k are 10 k, k and k mod 2, so all three tell the share.
     ages = batch.targets[1] @ np.arange(101)
-    np.testing.assert_allclose(batch.pictures[:, 0, 0, 0], 10 * ages, atol=0.51)
+    np.testing.assert_allclose(batch.images[:, 0, 0, 0], 10 * ages, atol=0.51)
     assert (np.abs(ages - np.round(ages)) > 0.01).sum() >= 5
     for row in range(10):
         parts = np.flatnonzero(batch.targets[1][row])
@@ -246,7 +244,7 @@ def test_a_picture_that_vanishes_weighs_nothing(tmp_path):
     batch = maker.make(0, 0)
     assert batch.unreadable == [(str(paths[1]), "No such file or directory")]
     np.testing.assert_array_equal(batch.weights, [[1, 0, 1], [1, 0, 1]])
-    assert batch.pictures[[0, 2]].min() == 50  # not mixed with the black one
+    assert batch.images[[0, 2]].min() == 50  # not mixed with the black one
 
 
 def test_a_margin_that_the_pictures_lack_is_refused():
@@ -264,9 +262,9 @@ def test_pictures_are_cut_around_the_box_that_the_table_knows(tmp_path):
     images.write_image(tmp_path / "a.png", picture)
     box = {"left": [2.0, np.nan], "top": [10.0, np.nan], "right": [34.0, np.nan], "bottom": [42.0, np.nan]}
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")] * 2, "gender": 0.0, "age": 30.0, "margin": 0.4, **box})
-    batch = BatchMaker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
-    np.testing.assert_array_equal(batch.pictures[0], picture[10:42, 2:34])  # the box itself
-    np.testing.assert_array_equal(batch.pictures[1], images.resize(images.crop_to_margin(picture, 0.4, 0.0), 32))
+    batch = make_maker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
+    np.testing.assert_array_equal(batch.images[0], picture[10:42, 2:34])  # the box itself
+    np.testing.assert_array_equal(batch.images[1], images.resize(images.crop_to_margin(picture, 0.4, 0.0), 32))
 
 
 def test_pictures_in_memory_and_in_files_side_by_side(tmp_path):
@@ -275,5 +273,5 @@ def test_pictures_in_memory_and_in_files_side_by_side(tmp_path):
     paths = ["b.mat[0]", str(tmp_path / "a.png")]
     arrays = pd.Series([255 - picture, None], dtype=object)
     table = pd.DataFrame({"path": paths, "gender": 0.0, "age": 30.0, "margin": 0.0, "image": arrays})
-    batch = BatchMaker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
-    np.testing.assert_array_equal(batch.pictures, [255 - picture, picture])
+    batch = make_maker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
+    np.testing.assert_array_equal(batch.images, [255 - picture, picture])

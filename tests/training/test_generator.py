@@ -14,8 +14,7 @@ from src import images
 from src.cli import ROOT, JobError, UserError
 from src.training.config import AugmentConfig
 from src.training.data import drop_unreadable
-from src.training.generator import ImageSequence
-from tests.training.test_batches import equal
+from tests.training.test_batches import equal, make_maker
 
 SETTINGS = {"img_size": 8, "batch_size": 4, "margin": 0.1}
 
@@ -30,7 +29,7 @@ def check_epochs(training, validation, expected):
     np.testing.assert_allclose(validation, [plain] * len(expected))
 
 
-@pytest.mark.parametrize("case", [*CASES, {"workers": 2, "use_multiprocessing": True}])
+@pytest.mark.parametrize("case", CASES)
 def test_every_step_gets_the_batch_of_its_epoch_and_index(case):
     check_epochs(*record_epochs(**case))
 
@@ -61,7 +60,7 @@ def test_weight_0_keeps_a_row_out_of_the_loss():
     heads = [keras.layers.Dense(size, "softmax", kernel_initializer="zeros") for size in (2, 101)]
     model = keras.Model(inputs, [head(flat) for head in heads])
     model.compile("sgd", loss="categorical_crossentropy")
-    figures = model.evaluate(ImageSequence(table, **SETTINGS), verbose=0, return_dict=True)
+    figures = model.evaluate(make_maker(table, **SETTINGS), verbose=0, return_dict=True)
     # Untrained heads are uniform; three genders and two ages of four rows are known.
     assert figures["loss"] == pytest.approx(3 / 4 * np.log(2) + 2 / 4 * np.log(101), rel=1e-5)
 
@@ -74,15 +73,15 @@ def test_filled_up_batches_give_the_figures_of_the_rows_that_are_there(count, st
     heads = [keras.layers.Dense(size, "softmax") for size in (2, 101)]
     model = keras.Model(inputs, [head(flat) for head in heads])
     model.compile("sgd", loss="categorical_crossentropy", weighted_metrics=[["accuracy"], ["accuracy"]])
-    sequence = ImageSequence(table, steps_per_epoch=steps, fill_up=True, **SETTINGS)
+    sequence = make_maker(table, steps=steps, fill_up=True, **SETTINGS)
     assert {len(sequence[index][0]) for index in range(len(sequence))} == {4}
-    one_batch = ImageSequence(table[: 4 * steps] if steps else table, **{**SETTINGS, "batch_size": count})
+    one_batch = make_maker(table[: 4 * steps] if steps else table, **{**SETTINGS, "batch_size": count})
     expected = model.evaluate(one_batch, verbose=0, return_dict=True)
     assert model.evaluate(sequence, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
 
 
 def test_shares_of_a_filled_up_batch():
-    parts = [ImageSequence(make_table(9), fill_up=True, share=(process, 2), **SETTINGS)[2] for process in range(2)]
+    parts = [make_maker(make_table(9), fill_up=True, share=(process, 2), **SETTINGS)[2] for process in range(2)]
     assert [part[0].shape for part in parts] == [(2, 8, 8, 3)] * 2
     np.testing.assert_allclose([part[2][1] for part in parts], [[12 / 9, 0], [0, 0]])
 
@@ -91,35 +90,35 @@ def test_shares_of_a_filled_up_batch():
 
 
 def test_length_and_arrays():
-    sequence = ImageSequence(make_table(10), **SETTINGS)
+    sequence = make_maker(make_table(10), **SETTINGS)
     assert len(sequence) == 3
     pictures, (gender, age), (gender_weight, age_weight) = sequence[2]
     assert [array.shape for array in (pictures, gender, age)] == [(2, 8, 8, 3), (2, 2), (2, 101)]
     assert gender_weight.shape == age_weight.shape == (2,)
-    assert len(ImageSequence(make_table(10), steps_per_epoch=2, **SETTINGS)) == 2
-    assert len(ImageSequence(make_table(10), steps_per_epoch=9, **SETTINGS)) == 3
+    assert len(make_maker(make_table(10), steps=2, **SETTINGS)) == 2
+    assert len(make_maker(make_table(10), steps=9, **SETTINGS)) == 3
 
 
 def test_the_number_of_workers_changes_nothing():
     augment = AugmentConfig(geometry_probability=1, rotation=30, gamma_probability=1, gamma=(0.5, 2), mixup_alpha=0.5)
     sequences = [
-        ImageSequence(make_table(), augment=augment, shuffle=True, seed=2, workers=workers, **SETTINGS)
+        make_maker(make_table(), augment=augment, shuffle=True, seed=2, workers=workers, **SETTINGS)
         for workers in (0, 1, 4)
     ]
     for sequence in sequences:
         sequence.set_epoch(4)
     for index in range(len(sequences[0])):
-        expected = sequences[0].maker.make(4, index)
+        expected = sequences[0].make(4, index)
         for sequence in sequences:
-            batch = expected._replace(**dict(zip(("pictures", "targets", "weights"), sequence[index], strict=True)))
+            batch = expected._replace(**dict(zip(("images", "targets", "weights"), sequence[index], strict=True)))
             assert equal(batch, expected)
     for sequence in sequences:
         sequence.close()
 
 
 def test_margin_of_the_model_above_the_pictures():
-    with pytest.raises(UserError, match=r"at most 0.1.*received 0.4"):
-        ImageSequence(make_table(), **{**SETTINGS, "margin": 0.4})
+    with pytest.raises(UserError, match=r"data.margin must be in 0..0.1, .*, got 0.4"):
+        make_maker(make_table(), **{**SETTINGS, "margin": 0.4})
 
 
 # -------------------------------------------------------------------------------------------------- unreadable files
@@ -180,7 +179,7 @@ def test_the_check_agrees_with_the_reader(tmp_path):
 
 def test_a_picture_that_vanishes_in_training_is_named_once(table_of_files, caplog):
     table = table_of_files.iloc[[0, 4]]
-    sequence = ImageSequence(table, workers=0, **SETTINGS)
+    sequence = make_maker(table, workers=0, **SETTINGS)
     Path(table["path"].iloc[1]).unlink()
     for epoch in range(3):
         sequence.set_epoch(epoch)

@@ -1,11 +1,6 @@
-import os
-import signal
-import time
-
 import numpy as np
 import pytest
 
-from src.cli import JobError
 from src.training.config import AugmentConfig
 from src.training.prefetch import Prefetcher
 from tests.training.test_batches import equal, make_maker, make_table
@@ -18,9 +13,9 @@ def maker():
     return make_maker(make_table(22), augment=CONFIG, shuffle=True, seed=1)
 
 
-@pytest.mark.parametrize(("workers", "processes"), [(0, False), (1, False), (3, False), (2, True)])
-def test_the_batches_are_those_of_the_maker(maker, workers, processes):
-    prefetcher = Prefetcher(maker, len(maker), workers, processes, ahead=4)
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_batches_are_those_of_the_maker(maker, workers):
+    prefetcher = Prefetcher(maker.make, len(maker), workers, ahead=4)
     for epoch in (0, 1, 5):
         prefetcher.start(epoch)
         for index in range(len(maker)):
@@ -29,7 +24,7 @@ def test_the_batches_are_those_of_the_maker(maker, workers, processes):
 
 
 def test_any_order_and_a_change_of_epoch_in_the_middle(maker):
-    prefetcher = Prefetcher(maker, len(maker), 2, False, ahead=3)
+    prefetcher = Prefetcher(maker.make, len(maker), 2, ahead=3)
     for epoch, index in [(0, 0), (0, 1), (0, 1), (0, 5), (0, 2), (3, 0), (0, 3), (3, 1), (3, 0), (3, 7)]:
         assert equal(prefetcher.get(epoch, index), maker.make(epoch, index))
     prefetcher.close()
@@ -38,12 +33,11 @@ def test_any_order_and_a_change_of_epoch_in_the_middle(maker):
 def test_it_reads_ahead_but_not_beyond_the_epoch(maker):
     asked = []
 
-    class Recorder:
-        def make(self, epoch, index):
-            asked.append((epoch, index))
-            return maker.make(epoch, index)
+    def make(epoch, index):
+        asked.append((epoch, index))
+        return maker.make(epoch, index)
 
-    prefetcher = Prefetcher(Recorder(), 4, 1, False, ahead=2)
+    prefetcher = Prefetcher(make, 4, 1, ahead=2)
     prefetcher.get(0, 0)
     prefetcher.close()
     assert asked[0] == (0, 0)
@@ -55,27 +49,13 @@ def test_it_reads_ahead_but_not_beyond_the_epoch(maker):
     assert set(asked) == {(0, 2), (0, 3)}
 
 
-def test_errors_of_the_maker_arrive(maker):
-    class Broken:
-        def make(self, epoch, index):
-            raise MemoryError("no memory")
+def test_errors_of_the_maker_arrive():
+    def make(epoch, index):
+        raise MemoryError("no memory")
 
-    prefetcher = Prefetcher(Broken(), 4, 2, False, ahead=2)
+    prefetcher = Prefetcher(make, 4, 2, ahead=2)
     with pytest.raises(MemoryError, match="no memory"):
         prefetcher.get(0, 0)
-    prefetcher.close()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals of another kind")
-def test_a_killed_worker_process_is_one_line(maker):
-    prefetcher = Prefetcher(maker, len(maker), 1, True, ahead=1)
-    prefetcher.get(0, 0)
-    (process,) = prefetcher._pool._processes.values()
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    time.sleep(0.5)  # the pool notices
-    with pytest.raises(JobError, match="was ended"):
-        prefetcher.get(1, 0)
     prefetcher.close()
 
 

@@ -64,7 +64,7 @@ def test_votes_make_onehot_targets_soft_where_their_spread_is_known():
 
 @pytest.mark.parametrize(("kind", "sigma"), [("uniform", 2.0), ("gaussian", 0.0)])
 def test_wrong_target_is_one_line(kind, sigma):
-    with pytest.raises(UserError, match=f"onehot, gaussian with a sigma above 0, received {kind}"):
+    with pytest.raises(UserError, match=f"onehot, gaussian with a sigma > 0, got {kind}"):
         targets.age_targets(np.array([1.0]), kind, sigma)
 
 
