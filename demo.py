@@ -1,11 +1,11 @@
-"""Finds faces and estimates age and gender: from the camera, a video or a folder of pictures.
+"""Estimate age and gender of the faces in a camera, a video, a photo or a folder of images.
 
 python demo.py                                            camera 0 in a window
 python demo.py --camera talk.mp4 --output_dir results     an annotated video and predictions.csv
-python demo.py --image_dir samples                        steps through pictures in a window
-python demo.py --image_dir samples --output_dir results   annotated pictures and predictions.csv
+python demo.py --image_dir samples                        step through images in a window
+python demo.py --image_dir samples --output_dir results   annotated images and predictions.csv
 
-Keys: Esc or q quits, s saves the frame, space pauses; in a folder any other key goes on to the next picture.
+Keys: Esc or q quits, s saves the frame, space pauses; in a folder any other key shows the next image.
 """
 
 import argparse
@@ -19,21 +19,25 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
     )
     source = parser.add_argument_group("where faces come from").add_mutually_exclusive_group()
-    source.add_argument("--camera", help="index of a camera, address of a stream, or a video file (default: 0)")
-    source.add_argument("--image_dir", type=Path, metavar="DIR", help="folder of pictures, with its subfolders")
+    source.add_argument(
+        "--camera", help="index or device of a camera, address of a stream, or a video file (default: 0)"
+    )
+    source.add_argument(
+        "--image_dir", type=Path, metavar="DIR", help="folder of images, with its subfolders, or one image"
+    )
     output = parser.add_argument_group("where results go (default: a window)")
     output.add_argument("--output_dir", type=Path, metavar="DIR", help="write files instead of opening a window")
-    output.add_argument("--json", action="store_true", help="also write predictions.jsonl, one line a picture")
-    output.add_argument("--skip_existing", action="store_true", help="go on where an earlier run stopped")
+    output.add_argument("--json", action="store_true", help="also write predictions.jsonl, one line per image or frame")
+    output.add_argument("--skip_existing", action="store_true", help="skip what an earlier run completed")
     model = parser.add_argument_group("model")
     model.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")
     model.add_argument(
         "--margin",
         type=float,
-        help="by which share of its size a box grows on each side (default: the weights' own)",
+        help="share of its size by which a face box grows on each side (default: the weights' own)",
     )
     detector = parser.add_argument_group("face detector")
-    detector.add_argument("--threshold", type=float, help="least score of a face; lower finds more (default: -0.5)")
+    detector.add_argument("--threshold", type=float, help="minimum score of a face; lower finds more (default: -0.5)")
     detector.add_argument(
         "--upsample",
         type=lambda text: text if text == "auto" else int(text),

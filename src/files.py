@@ -14,6 +14,9 @@ from src.cli import Progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+MAX_NAME = 220
+"""Bytes of a file name from which on the hidden one gets a shorter stem; file systems allow 255."""
+
 
 @contextmanager
 def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path]:
@@ -32,7 +35,8 @@ def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         OSError: The file cannot be written; nothing is left behind.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # the number keeps two writers apart
+    stem = path.stem if len(os.fsencode(path.name)) < MAX_NAME else hashlib.sha256(os.fsencode(path.stem)).hexdigest()
+    part = path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")  # the number keeps two writers apart
     try:
         yield part
         if durable:

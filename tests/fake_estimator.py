@@ -13,6 +13,9 @@ class FakeEstimator:
         self.batch_size = batch_size
         self.calls = []
 
+    def wait(self):
+        """It is loaded at once."""
+
     def describe(self):
         return "fake: 8 pixels; its error is not known"
 

@@ -83,7 +83,7 @@ class ClientMessage(ctypes.Structure):
     )
 
 
-def wait_for(attempt: Callable[[], list], seconds: float = 120) -> list:
+def wait_for(attempt: Callable[[], list], seconds: float = 500) -> list:
     """Calls until something comes back."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

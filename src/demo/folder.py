@@ -1,156 +1,206 @@
-"""The demo over a folder of pictures: annotated pictures and predictions into files, or into a window."""
+"""The demo over a folder of images: annotated images and predictions into files, or into a window."""
 
+import errno
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
 
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
-from src.demo.prediction_files import PredictionFiles
+from src.demo.prediction_files import PredictionFiles, count_rows, names_in_json
+from src.demo.results import Result, Results, file_stamp, root_hash
 from src.demo.window import Window
-from src.images import list_images, read_image, write_image
+from src.images import EXTENSIONS, FoundImages, ImageError, find_images, read_image, write_image
 from src.inference import Picture, Predictor
+
+UNWRITABLE = frozenset([".pbm", ".pgm", ".jp2"])
+"""Endings of formats in which OpenCV writes no colour."""
+OWN_ERRORS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
+        *(errno.EILSEQ, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG),
+    }
+)
+"""Errors that concern one name; after others, such as a full disk, no image could be written."""
 
 
 @dataclass
 class Summary:
-    """What became of the pictures of a folder; `unreadable` holds one line for each, name and reason."""
+    """What became of the images of a folder.
 
-    pictures: int = 0
+    Attributes:
+        unreadable: Images that are damaged, by name, with the reason.
+        failed: Files that cannot be read or written, by name, with the reason.
+        notes: Lines about what is no image.
+    """
+
+    images: int = 0
     faces: int = 0
     skipped: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        done = f"{self.faces} face(s) in {self.pictures} picture(s)" if self.faces else "no face in any picture"
-        parts = [done]
+        parts = [f"{self.faces} face(s) in {self.images} image(s)" if self.faces else "no face in any image"]
         if self.skipped:
             parts.append(f"{self.skipped} done before")
         if self.unreadable:
             parts.append(f"{len(self.unreadable)} unreadable")
-        return ", ".join(parts)
+        return "\n".join([", ".join(parts), *self.notes])
+
+    def check(self) -> None:
+        """Raise a JobError if no image could be read."""
+        if self.unreadable and not self.images and not self.skipped and not self.failed:
+            raise JobError(f"none of {len(self.unreadable)} images could be read")
+
+    def failure(self) -> str:
+        """Describe the files that failed, although the run went on; empty if none did."""
+        if not self.failed:
+            return ""
+        name, reason = next(iter(self.failed.items()))
+        return f"{len(self.failed)} file(s) failed, such as {name}: {reason}"
 
 
-def find_pictures(image_dir: Path, output_dir: Path | None = None) -> list[Path]:
-    """Pictures below `image_dir`, without those below an `output_dir` that lies inside it.
+def find_input(image_dir: Path, output_dir: Path | None = None) -> FoundImages:
+    """Find the images below `image_dir`, or the one photo, without those below an `output_dir` inside it.
 
     Raises:
-        UserError: there is no such folder, it holds no picture, or results would replace the pictures.
+        UserError: There is no such folder, it holds no image, or results would replace the images.
     """
-    if not image_dir.is_dir():
-        raise UserError(f"expected a folder of pictures, received {image_dir}, which is none; give --image_dir FOLDER")
-    if output_dir and output_dir.resolve() == image_dir.resolve():
-        raise UserError(
-            f"expected an --output_dir other than --image_dir, received {output_dir}; pictures would be replaced"
-        )
-    paths = list_images(image_dir)
-    if output_dir:
-        paths = [path for path in paths if output_dir.resolve() not in path.resolve().parents]
-    if not paths:
-        raise UserError(f"expected pictures below {image_dir}, found none; give a folder with .jpg, .png, ... files")
-    return paths
+    if not image_dir.exists():
+        raise UserError(f"--image_dir must be a folder of images or an image, got {image_dir}, which does not exist")
+    folder = image_dir if image_dir.is_dir() else image_dir.parent
+    if output_dir and output_dir.resolve() == folder.resolve():
+        raise UserError(f"--output_dir must differ from --image_dir, got {output_dir}: images would be replaced")
+    found = find_images(image_dir, exclude=output_dir)
+    if not found.paths:
+        reasons = [*found.notes(), *(f"{name}: {reason}" for name, reason in found.unreadable.items())]
+        raise UserError(f"--image_dir {image_dir} holds no image" + f" ({'; '.join(reasons)})" * bool(reasons))
+    return found
 
 
 def run_folder_to_files(
-    image_dir: Path,
-    paths: list[Path],
+    found: FoundImages,
     output_dir: Path,
     predictor: Predictor,
     skip_existing: bool = False,
     with_json: bool = False,
 ) -> Summary:
-    """Writes annotated pictures at full resolution and their predictions.
+    """Write annotated images at full resolution and their predictions.
 
-    A picture keeps its path below `image_dir`. Its predictions are on disk before the annotated picture appears, so
-    that `skip_existing` can go on after any stop: pictures whose annotated file exists are not done again.
+    An image keeps its path below the folder, unless an image from elsewhere has that name among the results. Results
+    of other sources stay. A file that cannot be read or written costs only itself and is named in the summary.
+
+    Args:
+        skip_existing: Skip images whose annotated file and rows exist and that did not change since.
 
     Raises:
-        JobError: no picture could be read, or an annotated one cannot be written.
-        OSError: the predictions cannot be written.
+        UserError: Another run is writing the same results.
+        JobError: No image could be read, or the disk is full.
+        OSError: The predictions cannot be written.
     """
-    targets = {path.relative_to(image_dir).as_posix(): path for path in paths}
-    done = frozenset(name for name in targets if skip_existing and output_path(output_dir, name).exists())
-    todo = [(name, path) for name, path in targets.items() if name not in done]
-    summary = Summary(skipped=len(done))
-    pictures = predictor.predict_pictures(todo, read_image)
-    with PredictionFiles(output_dir, with_json, done) as files, PictureWriter(output_dir) as writer:
-        for picture in tqdm(_readable(pictures, summary), total=len(todo), unit="picture", disable=None):
-            files.write(picture.name, picture.predictions)
-            writer.write(picture)
-    check_any_readable(summary)
+    summary = Summary(notes=found.notes(), failed=dict(found.unreadable))
+    for name, reason in found.unreadable.items():
+        _warn(name, reason)
+    results = Results(output_dir)
+    with results.claimed(root := root_hash(found.folder)):
+        sources = [(path.relative_to(found.folder).as_posix(), file_stamp(path)) for path in found.paths]
+        chosen = results.choose(sources, root, lambda name: [output_name(name)])
+        done = find_done(results, chosen, with_json) if skip_existing else set()
+        summary.skipped = len(done)
+        todo = [(result, path) for result, path in zip(chosen, found.paths, strict=True) if result.name not in done]
+        renamed = [result for result, _ in todo if result.name != result.source]
+        if renamed:
+            summary.notes.append(
+                f"{len(renamed)} image(s) got a new name, such as {renamed[0].name}: "
+                f"{output_dir} holds results of other images of these names"
+            )
+        stale = results.outdated(root, chosen) if len(found.paths) > 1 else set()
+        replaced = {result.name for result, _ in todo} | stale
+        files = PredictionFiles(results, replaced, with_json)
+        with ImageWriter(output_dir, summary) as writer:
+            by_name = {result.name: result for result, _ in todo}
+            pictures = predictor.predict_pictures(
+                [(result.name, (result.name, path)) for result, path in todo], _reader(summary)
+            )
+            for picture in Progress(_readable(pictures, summary), len(todo), "images"):
+                files.write(by_name[picture.name], picture.predictions)
+                writer.write(by_name[picture.name], picture)
+    summary.check()
     return summary
 
 
-def run_folder_in_window(image_dir: Path, paths: list[Path], window: Window, predictor: Predictor) -> Summary:
-    """Steps through a folder in a window: any key goes on, Esc, q or closing the window ends it.
+def find_done(results: Results, chosen: Iterable[Result], with_json: bool) -> set[str]:
+    """Return the names of results whose file and rows are all there."""
+    rows = count_rows(results.folder)
+    in_json = names_in_json(results.folder) if with_json else set()
+
+    def is_done(result: Result) -> bool:
+        rows_there = rows[result.name] == result.rows if result.rows is not None else False
+        return rows_there and (not with_json or result.name in in_json) and (results.folder / result.file).is_file()
+
+    return {result.name for result in chosen if is_done(result)}
+
+
+def run_folder_in_window(found: FoundImages, window: Window, predictor: Predictor) -> Summary:
+    """Step through a folder in a window: any key shows the next image, Esc, q or closing the window ends it.
 
     Raises:
-        JobError: no picture could be read.
+        JobError: No image could be read.
     """
-    summary = Summary()
-    items = [(path.relative_to(image_dir).as_posix(), path) for path in paths]
-    pictures = predictor.predict_pictures(items, read_image, batch_size=1)
+    summary = Summary(notes=found.notes(), failed=dict(found.unreadable))
+    names = [path.relative_to(found.folder).as_posix() for path in found.paths]
+    items = [(name, (name, path)) for name, path in zip(names, found.paths, strict=True)]
+    pictures = predictor.predict_pictures(items, _reader(summary), batch_size=1)
     for picture in _readable(pictures, summary):
         window.show(draw_predictions(picture.image, picture.predictions))
         while not (key := window.key(50)):
             pass
         if key == "quit":
             break
-    check_any_readable(summary)
+    summary.check()
     return summary
 
 
-def _readable(pictures: Iterable[Picture], summary: Summary) -> Iterator[Picture]:
-    for picture in pictures:
-        if picture.image is None:
-            summary.unreadable.append(f"{picture.name}: {picture.error}")
-            tqdm.write(f"skipped {picture.name}: {picture.error}", file=sys.stderr)
-            continue
-        summary.pictures += 1
-        summary.faces += len(picture.predictions)
-        yield picture
+def output_name(name: str) -> str:
+    """Return the name of the annotated image: the image's own, with `.png` where OpenCV cannot write its format."""
+    ending = Path(name).suffix.lower()
+    return name if ending in EXTENSIONS - UNWRITABLE else f"{name}.png"
 
 
-def check_any_readable(summary: Summary) -> None:
-    if summary.unreadable and not summary.pictures and not summary.skipped:
-        raise JobError(f"none of {len(summary.unreadable)} pictures could be read")
+class ImageWriter:
+    """Draw and write annotated images in threads; at most two per thread are waiting."""
 
-
-def output_path(output_dir: Path, name: str) -> Path:
-    """Where the annotated picture goes: the own name, `.png` added where OpenCV cannot write colour in its format."""
-    path = output_dir / name
-    return path.with_name(path.name + ".png") if path.suffix.lower() in (".pbm", ".pgm", ".jp2") else path
-
-
-class PictureWriter:
-    """Draws and writes annotated pictures in threads; at most two a thread are waiting."""
-
-    def __init__(self, output_dir: Path, workers: int = 2):
-        self.output_dir = output_dir
+    def __init__(self, output_dir: Path, summary: Summary, workers: int = 2):
+        self.output_dir, self.summary = output_dir, summary
         self._pool = ThreadPoolExecutor(workers)
         self._waiting: deque[Future] = deque()
         self._limit = 2 * workers
 
-    def write(self, picture: Picture) -> None:
-        """Takes over a picture; raises the JobError of an earlier one that could not be written."""
-        self._waiting.append(self._pool.submit(self._write, picture))
+    def write(self, result: Result, picture: Picture) -> None:
+        """Take over an image; raises the JobError of an earlier one after which none can be written."""
+        self._waiting.append(self._pool.submit(self._write, result, picture))
         while len(self._waiting) > self._limit:
             self._waiting.popleft().result()
 
-    def _write(self, picture: Picture) -> None:
-        path = output_path(self.output_dir, picture.name)
+    def _write(self, result: Result, picture: Picture) -> None:
+        path = self.output_dir / result.file
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, draw_predictions(picture.image, picture.predictions))
         except OSError as error:
-            raise JobError(f"cannot write {path}: {error.strerror}; then go on with --skip_existing") from error
+            if error.errno not in OWN_ERRORS:
+                raise JobError(f"cannot write {path}: {error.strerror}; then resume with --skip_existing") from error
+            self.summary.failed[result.name] = f"cannot write {path}: {error.strerror}"
+            _warn(result.name, f"cannot write {path}: {error.strerror}")
 
-    def __enter__(self) -> "PictureWriter":
+    def __enter__(self) -> "ImageWriter":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -158,3 +208,34 @@ class PictureWriter:
         if kind is None:
             for future in self._waiting:
                 future.result()
+
+
+def _reader(summary: Summary) -> Callable[[tuple[str, Path]], np.ndarray]:
+    """Return a reader of `(name, path)` that notes which files could not be opened."""
+
+    def read(item: tuple[str, Path]) -> np.ndarray:
+        name, path = item
+        try:
+            return read_image(path)
+        except ImageError as error:
+            if isinstance(error.__cause__, OSError):
+                summary.failed[name] = str(error)
+            raise
+
+    return read
+
+
+def _readable(pictures: Iterable[Picture], summary: Summary) -> Iterator[Picture]:
+    for picture in pictures:
+        if picture.image is None:
+            _warn(picture.name, picture.error)
+            if picture.name not in summary.failed:
+                summary.unreadable[picture.name] = picture.error
+            continue
+        summary.images += 1
+        summary.faces += len(picture.predictions)
+        yield picture
+
+
+def _warn(name: str, reason: str) -> None:
+    Progress.write(f"skipped {name}: {reason}", file=sys.stderr)

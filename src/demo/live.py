@@ -1,4 +1,4 @@
-"""The demo in a window: capture, detection with estimation, and display run apart; the newest frame wins."""
+"""The demo in a window: capture, estimation and display run in threads of their own; the newest frame wins."""
 
 import threading
 import time
@@ -12,8 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from src.cli import JobError
 from src.demo.drawing import draw_predictions, draw_status
-from src.demo.sources import VideoSource
+from src.demo.sources import Source
 from src.demo.tracking import Tracker
 from src.demo.window import Window
 from src.images import write_image
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 class Slot(Generic[T]):
-    """Holds the newest item of a thread for any number of readers; older items are dropped."""
+    """Hold the newest item of a thread for any number of readers; older items are dropped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,19 +38,19 @@ class Slot(Generic[T]):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """No more items will come."""
+        """Tell the readers that no more items will come."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()
 
     def newer(self, than: int, seconds: float) -> tuple[int, T | None]:
-        """The newest item and its number, as soon as the number is above `than`; `(than, None)` if none comes."""
+        """Return the newest item and its number once the number is above `than`; `(than, None)` if none comes."""
         with self._changed:
             self._changed.wait_for(lambda: self._number > than or self.ended, seconds)
             return (self._number, self._item) if self._number > than else (than, None)
 
 
-class Frame(NamedTuple):
+class Captured(NamedTuple):
     """A frame and the second of `time.monotonic` at which it was captured."""
 
     image: np.ndarray
@@ -57,7 +58,7 @@ class Frame(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What is known about a frame that was captured at `time`."""
+    """Predictions for a frame that was captured at `time`."""
 
     predictions: list[Prediction]
     time: float
@@ -65,7 +66,7 @@ class Labels(NamedTuple):
 
 @dataclass
 class LiveSummary:
-    """How fluid it was: frames shown, and over the last ones the times of showing and the ages of labels, seconds."""
+    """Number of frames shown, and of the last ones the times of showing and the ages of their labels, seconds."""
 
     shown: int = 0
     times: deque = field(default_factory=lambda: deque(maxlen=500))
@@ -73,19 +74,19 @@ class LiveSummary:
 
     @property
     def rate(self) -> float:
-        """Frames a second over the last ones shown."""
+        """Frames per second over the last ones shown."""
         return (len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else 0.0
 
     def line(self) -> str:
         labels = f", labels {median(self.label_ages) * 1000:.0f} ms older than their frame" if self.label_ages else ""
-        return f"{self.shown} frames shown, {self.rate:.0f} a second{labels}"
+        return f"{self.shown} frames shown, {self.rate:.0f} per second{labels}"
 
 
 class Live:
-    """Runs the capturing and the estimating thread for `run_live`."""
+    """Run the capturing and the estimating thread for `run_live`."""
 
-    def __init__(self, source: VideoSource, predict: Callable[[np.ndarray], list[Prediction]]):
-        self.frames: Slot[Frame] = Slot()
+    def __init__(self, source: Source, predict: Callable[[np.ndarray], list[Prediction]]):
+        self.frames: Slot[Captured] = Slot()
         self.labels: Slot[Labels] = Slot()
         self.fault: BaseException | None = None
         self.paused = False
@@ -113,16 +114,19 @@ class Live:
             self.frames.end()
 
     def _capture(self) -> None:
-        due = time.monotonic()
-        for _, image in self._source.frames():
+        start = None
+        for frame in self._source.frames():
             if not self._source.live:  # a file is played at its own pace, and waits
-                due = max(due + 1 / self._source.rate, time.monotonic() - 1)
-                time.sleep(max(due - time.monotonic(), 0))
+                start = time.monotonic() - frame.time if start is None else start
+                start = max(start, time.monotonic() - frame.time - 1)
+                time.sleep(max(start + frame.time - time.monotonic(), 0))
                 while self.paused and not self.frames.ended:
                     time.sleep(0.02)
             if self.frames.ended:
                 return
-            self.frames.put(Frame(image, time.monotonic()))
+            self.frames.put(Captured(frame.image, time.monotonic()))
+        if damage := self._source.input.damage:
+            raise JobError(f"{self._source.name} is {damage}")
 
     def _estimate(self) -> None:
         tracker, number = Tracker(), 0
@@ -133,18 +137,18 @@ class Live:
 
 
 def run_live(
-    source: VideoSource,
+    source: Source,
     window: Window,
     predictor: Predictor,
     model_name: str,
     save_dir: Path = Path(),
 ) -> LiveSummary:
-    """Shows a camera or video with labels until Esc or q is pressed, the window is closed, or the video ends.
+    """Show a camera or video with labels until Esc or q is pressed, the window is closed, or the video ends.
 
-    Keys: space pauses, s saves the shown picture into `save_dir`.
+    Keys: space pauses, s saves the shown image into `save_dir`.
 
     Raises:
-        JobError: the camera stopped and did not come back.
+        JobError: The camera stopped and did not come back, or the video is damaged.
     """
     summary = LiveSummary()
     shown = None
@@ -164,16 +168,16 @@ def run_live(
             if key == " ":
                 live.paused = not live.paused
                 if live.paused and shown is not None:
-                    window.show(draw_status(shown, "paused - space goes on"))
+                    window.show(draw_status(shown, "paused - space resumes"))
             elif key in ("s", "S") and shown is not None:
-                save_picture(shown, save_dir)
+                save_image(shown, save_dir)
     if live.fault:
         raise live.fault
     return summary
 
 
-def _show(window: Window, frame: Frame, live: Live, summary: LiveSummary, model_name: str) -> np.ndarray:
-    """Draws the newest labels on the frame and shows it; returns what was shown, without the line of status."""
+def _show(window: Window, frame: Captured, live: Live, summary: LiveSummary, model_name: str) -> np.ndarray:
+    """Draw the newest labels on the frame and show it; return what was shown, without the line of status."""
     _, labels = live.labels.newer(0, 0)
     predictions = labels.predictions if labels else []
     drawn = draw_predictions(frame.image, predictions)
@@ -185,8 +189,8 @@ def _show(window: Window, frame: Frame, live: Live, summary: LiveSummary, model_
     return drawn
 
 
-def save_picture(image: np.ndarray, folder: Path) -> None:
-    """Saves a picture under the time of day and says so; a fault is said too and stops nothing."""
+def save_image(image: np.ndarray, folder: Path) -> None:
+    """Save an image under the time of day and print its name, or the error, which stops nothing."""
     path = folder / f"demo_{datetime.now():%Y%m%d_%H%M%S_%f}.png"
     try:
         write_image(path, image)

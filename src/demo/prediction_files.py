@@ -1,12 +1,14 @@
-"""What the demo says about a picture, and the files it says it in: `predictions.csv` and `predictions.jsonl`."""
+"""The files that hold what the demo predicts: `predictions.csv` and `predictions.jsonl`."""
 
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
 
+from src.cli import UserError
+from src.demo.results import Result, Results, append_lines
 from src.files import write_whole
 from src.inference import Prediction
 
@@ -14,60 +16,77 @@ CSV_NAME = "predictions.csv"
 JSON_NAME = "predictions.jsonl"
 FILE_NAMES = "surrogateescape"
 """How the bytes of a file name that is no UTF-8 reach the CSV: as they are. JSON has an escape for them."""
-CSV_HEADER = ("image", "left", "top", "right", "bottom", "age", "gender", "male_probability")
+CSV_HEADER = ("image", "left", "top", "right", "bottom", "age", "gender", "male_probability", "frame", "time")
+OLD_HEADER = CSV_HEADER[:8]
 
 
 class PredictionFiles:
-    """Writes predictions picture by picture; what was written survives when the process is stopped.
+    """Append predictions to the files of an output folder, which other runs may extend at the same time.
 
-    Args:
-        folder: Where the files are written; it exists.
-        with_json: Also write `predictions.jsonl`, one line a picture, pictures without a face included.
-        keep: Names of pictures whose rows of an earlier run stay in the files; all other old rows go.
-
-    Raises:
-        OSError: a file cannot be written.
+    What was written survives when the process is stopped.
     """
 
-    def __init__(self, folder: Path, with_json: bool = False, keep: frozenset[str] = frozenset()):
-        rows = _read_rows(folder / CSV_NAME, keep)
-        lines = _read_lines(folder / JSON_NAME, keep) if with_json else []
-        self._csv_file = _begin(folder / CSV_NAME, _csv_text([CSV_HEADER, *rows]), FILE_NAMES)
-        self._json_file = _begin(folder / JSON_NAME, "".join(lines), "backslashreplace") if with_json else None
+    def __init__(self, results: Results, replaced: Iterable[str] = (), with_json: bool = False):
+        """Create the files where they are missing, and remove old rows.
 
-    def write(self, image: str, predictions: Sequence[Prediction]) -> None:
-        """Adds the faces of one picture, named as its path below the folder or as the frame's number."""
-        self._csv_file.write(_csv_text(csv_row(image, prediction) for prediction in predictions))
-        self._csv_file.flush()
-        if self._json_file:
-            self._json_file.write(json_line(image, predictions))
-            self._json_file.flush()
+        Args:
+            replaced: Names whose rows are removed; all others stay.
+            with_json: Also write `predictions.jsonl`, one line per image or frame, those without a face included.
 
-    def close(self) -> None:
-        self._csv_file.close()
-        if self._json_file:
-            self._json_file.close()
+        Raises:
+            UserError: There is a `predictions.csv` that the demo did not write.
+            OSError: A file cannot be written.
+        """
+        self.results, self.with_json = results, with_json
+        self._csv, self._json = results.folder / CSV_NAME, results.folder / JSON_NAME
+        replaced = set(replaced)
+        with results.lock:
+            _replace(self._csv, _csv_text([CSV_HEADER, *_other_rows(self._csv, replaced)]), FILE_NAMES)
+            if with_json or self._json.exists():
+                _replace(self._json, "".join(_other_lines(self._json, replaced)), "backslashreplace")
 
-    def __enter__(self) -> "PredictionFiles":
-        return self
+    def write(
+        self,
+        result: Result,
+        predictions: Sequence[Prediction],
+        frame: int | None = None,
+        time: float | None = None,
+        complete: bool = True,
+    ) -> None:
+        """Append the faces of one image, or of a frame at `time` seconds.
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        Args:
+            complete: Nothing more of this result will follow.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        rows = _csv_text(csv_row(result.name, prediction, frame, time) for prediction in predictions)
+        with self.results.lock:
+            append_lines(self._csv, rows, FILE_NAMES)
+            if self.with_json:
+                append_lines(self._json, json_line(result.name, predictions, frame, time), "backslashreplace")
+            if complete:
+                self.results.finish(result, len(predictions))
 
 
-def csv_row(image: str, prediction: Prediction) -> tuple:
-    """One face as a row under `CSV_HEADER`."""
+def csv_row(image: str, prediction: Prediction, frame: int | None = None, time: float | None = None) -> tuple:
+    """Return one face as a row under `CSV_HEADER`."""
     return (
         image,
         *prediction.box,
         f"{prediction.age:.2f}",
         prediction.gender,
         f"{prediction.male_probability:.4f}",
+        "" if frame is None else frame,
+        "" if time is None else f"{time:.3f}",
     )
 
 
-def json_line(image: str, predictions: Sequence[Prediction]) -> str:
-    """One picture with all of its faces as a line of JSON."""
+def json_line(
+    image: str, predictions: Sequence[Prediction], frame: int | None = None, time: float | None = None
+) -> str:
+    """Return one image or frame with all of its faces as a line of JSON."""
     faces = [
         {
             "box": list(prediction.box),
@@ -77,7 +96,18 @@ def json_line(image: str, predictions: Sequence[Prediction]) -> str:
         }
         for prediction in predictions
     ]
-    return json.dumps({"image": image, "faces": faces}, ensure_ascii=False) + "\n"
+    moment = {} if frame is None else {"frame": frame, "time": round(time, 3)}
+    return json.dumps({"image": image, **moment, "faces": faces}, ensure_ascii=False) + "\n"
+
+
+def count_rows(folder: Path) -> Counter[str]:
+    """Count the rows of each name in `predictions.csv`."""
+    return Counter(row[0] for row in _other_rows(folder / CSV_NAME, set()))
+
+
+def names_in_json(folder: Path) -> set[str]:
+    """Return the names that have a line in `predictions.jsonl`."""
+    return {json.loads(line)["image"] for line in _other_lines(folder / JSON_NAME, set())}
 
 
 def _csv_text(rows: Iterable[Sequence]) -> str:
@@ -86,27 +116,34 @@ def _csv_text(rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def _begin(path: Path, text: str, errors: str) -> TextIO:
-    """Replaces the file as a whole, so that no row of an earlier run is lost, and opens it for more."""
-    with write_whole(path) as part:
-        part.write_text(text, encoding="utf-8", errors=errors, newline="\n")
-    return path.open("a", encoding="utf-8", errors=errors, newline="\n")
+def _replace(path: Path, text: str, errors: str) -> None:
+    """Write a file as a whole, so that no row is lost at any moment."""
+    data = text.encode("utf-8", errors)
+    if not path.exists() or path.read_bytes() != data:
+        with write_whole(path) as part:
+            part.write_bytes(data)
 
 
-def _read_rows(path: Path, keep: frozenset[str]) -> list[list[str]]:
-    if not keep or not path.exists():
+def _other_rows(path: Path, without: set[str]) -> list[list[str]]:
+    """Read the rows of all names but some; a torn last row goes, rows of older versions get two empty cells."""
+    if not path.exists():
         return []
     with path.open(encoding="utf-8", errors=FILE_NAMES, newline="") as file:
-        return [row for row in csv.reader(file) if len(row) == len(CSV_HEADER) and row[0] in keep]
+        rows = csv.reader(file)
+        header = tuple(next(rows, CSV_HEADER))
+        if header not in (CSV_HEADER, OLD_HEADER):
+            raise UserError(f"{path} was not written by demo.py; use another --output_dir")
+        empty = [""] * (len(CSV_HEADER) - len(header))
+        return [[*row, *empty] for row in rows if len(row) == len(header) and row[0] not in without]
 
 
-def _read_lines(path: Path, keep: frozenset[str]) -> list[str]:
-    if not keep or not path.exists():
+def _other_lines(path: Path, without: set[str]) -> list[str]:
+    if not path.exists():
         return []
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold other line ends
         try:
-            if json.loads(line)["image"] in keep:
+            if json.loads(line)["image"] not in without:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):  # the last line of a stopped run
             continue

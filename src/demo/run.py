@@ -1,4 +1,4 @@
-"""The demo from start to end: checks what was asked, loads the model, and runs the fitting mode."""
+"""The demo from start to end: check the request, load the model, and run the fitting mode."""
 
 import contextlib
 import logging
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.cli import JobError, UserError
-from src.demo.folder import find_pictures, run_folder_in_window, run_folder_to_files
+from src.demo.folder import find_input, run_folder_in_window, run_folder_to_files
 from src.demo.live import run_live
-from src.demo.sources import VideoSource
+from src.demo.sources import Source
 from src.demo.video import run_video_to_files
 from src.demo.window import Window, check_display
 from src.images import MAX_SIDE, THRESHOLD, FaceDetector, check_margin
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_SIDE = 80
+MIN_SIDE = 80
 
 
 def run_demo(
@@ -36,24 +36,24 @@ def run_demo(
     skip_existing: bool = False,
     json: bool = False,
 ) -> None:
-    """Runs the demo; the arguments are the options of `demo.py`.
+    """Run the demo; the arguments are the options of `demo.py`.
 
     Raises:
-        UserError: what was asked for is impossible.
-        JobError: it failed on the way.
-        OSError: results cannot be written.
+        UserError: The request is invalid.
+        JobError: The job failed.
+        OSError: Results cannot be written.
     """
     if margin is not None:
         check_margin(margin)
     if output_dir is None and (skip_existing or json):
-        raise UserError("expected --output_dir with --skip_existing or --json, received none; give --output_dir FOLDER")
-    if max_side < SMALLEST_SIDE:
-        raise UserError(f"expected --max_side of {SMALLEST_SIDE} pixels or more, received {max_side}")
+        raise UserError("--skip_existing and --json require --output_dir FOLDER")
+    if max_side < MIN_SIDE:
+        raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
     with contextlib.ExitStack() as stack:
         if image_dir is not None:
-            paths = find_pictures(image_dir, output_dir)
+            found = find_input(image_dir, output_dir)
         else:
-            source = stack.enter_context(VideoSource(camera))
+            source = stack.enter_context(Source(camera, with_sound=output_dir is not None))
         if output_dir is None:
             check_display()
         else:
@@ -63,15 +63,18 @@ def run_demo(
         predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
         window = stack.enter_context(Window()) if output_dir is None else None
         if image_dir is not None and output_dir is not None:
-            summary = run_folder_to_files(image_dir, paths, output_dir, predictor, skip_existing, json)
+            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, json)
         elif image_dir is not None:
-            summary = run_folder_in_window(image_dir, paths, window, predictor)
+            summary = run_folder_in_window(found, window, predictor)
         elif output_dir is not None:
             summary = run_video_to_files(source, output_dir, predictor, skip_existing, json)
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()
-    print(summary.line() + (f"; results in {output_dir}" if output_dir else ""))
+    line, *notes = summary.line().split("\n")
+    print("\n".join([line + (f"; results in {output_dir}" if output_dir else ""), *notes]))
+    if image_dir is not None and summary.failure():
+        raise JobError(summary.failure())
 
 
 def load_estimator(weight_file: str | None, background: bool = False) -> "AgeGenderEstimator":
@@ -89,7 +92,7 @@ def load_estimator(weight_file: str | None, background: bool = False) -> "AgeGen
 
 
 def choose_margin(asked: float | None, own: float) -> float:
-    """The margin to cut faces with: the weights' own unless another is asked for, which gets a warning."""
+    """Return the margin to crop faces with: the weights' own unless another is asked for, which gets a warning."""
     if asked is None:
         return own
     if not math.isclose(asked, own, abs_tol=0.005):
@@ -98,17 +101,17 @@ def choose_margin(asked: float | None, own: float) -> float:
 
 
 def prepare_output(output_dir: Path) -> None:
-    """Makes the folder of results and writes a file into it for a try, before anything slow begins.
+    """Create the folder of results and check that it can be written, before anything slow begins.
 
     Raises:
-        UserError: there is a file of this name.
-        JobError: the folder cannot be made or written into.
+        UserError: There is a file of this name.
+        JobError: The folder cannot be created or written.
     """
     if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"expected a folder for --output_dir, received the file {output_dir}; name another")
+        raise UserError(f"--output_dir must be a folder, got the file {output_dir}")
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
             pass
     except OSError as error:
-        raise JobError(f"cannot write into {output_dir}: {error.strerror}; name another --output_dir") from error
+        raise JobError(f"cannot write into {output_dir}: {error.strerror}") from error

@@ -1,158 +1,231 @@
-"""Frames in: a camera, a stream or a video file. Pictures of folders are read by `src.images`."""
+"""Frames in: a camera, a stream or a video file. Images of folders are read by `src.images`."""
 
-import os
+import re
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import av
 import cv2
 import numpy as np
 
 from src.cli import JobError, UserError
-
-# FFmpeg reports every broken packet on stderr; what matters reaches the user as one line of ours.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+from src.demo.video_reader import VideoReader
 
 USUAL_RATE = 25.0
-"""Frames a second where a source does not tell its rate."""
+"""Frames per second of a camera that does not tell its rate."""
 PATIENCE = 5.0
-"""Seconds for which a camera or stream that stopped is opened again and again."""
-STREAM_TIMEOUT = 10_000
-"""Milliseconds after which a stream that sends nothing counts as stopped."""
+"""Seconds during which a camera or stream that stopped is opened again and again."""
 
 
-class VideoSource:
-    """A camera, stream or video file that gives RGB frames.
+class Frame(NamedTuple):
+    """One frame: its number from 0, its time in seconds since the start, `(height, width, 3)` uint8 RGB."""
+
+    number: int
+    time: float
+    image: np.ndarray
+
+
+class Input(Protocol):
+    """What is read once, until it ends or stops: a `VideoReader` or a `CameraReader`."""
+
+    finite: bool
+    time_base: Fraction
+    rate: Fraction | None
+    count: int
+    tracks: list
+    sound: deque
+    pixel_aspect: Fraction | None
+    frames_read: int
+    damage: str
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]: ...
+
+    def close(self) -> None: ...
+
+
+class Source:
+    """Frames of a camera, stream or video file.
 
     Attributes:
-        name: For people: `camera 0`, the address, or the file's name.
-        stem: The name of a result file for this source, without an ending.
-        path: The video file; None for cameras and streams.
-        live: True for cameras and streams, which do not wait for their reader and may come back after a fault.
-        rate: Frames a second.
-        count: Frames of a video file as its header says, else None.
+        name: For people: `camera 0`, the address without its password, or the file's name.
+        path: The video file; None for cameras and addresses.
+        live: Whether the source neither ends nor waits for its reader. It is opened again when it stops.
+        input: What is read now.
     """
 
     def __init__(
         self,
         camera: str,
-        open_capture: Callable[[str], cv2.VideoCapture] | None = None,
+        with_sound: bool = False,
+        open_input: Callable[[str, bool], Input] | None = None,
         patience: float = PATIENCE,
     ):
-        """Opens the source.
+        """Open the source and read its first frame.
 
         Args:
-            camera: Index of a camera ("0"), address of a stream ("rtsp://..."), or path of a video file.
-            open_capture: Opens what OpenCV reads from; tests give their own.
+            camera: Index ("0") or device ("/dev/video0") of a camera, address of a stream ("rtsp://..."), or path of a
+                video file.
+            with_sound: Collect the sound of a video.
+            open_input: Opens what is read; tests give their own.
             patience: Seconds to wait for a live source that stopped.
 
         Raises:
-            UserError: there is no such camera, stream or file, or it gives no frame.
+            UserError: There is no such camera, stream or file, or it gives no frame.
         """
-        self.name, self.stem, self.live = describe_source(camera)
-        self.path = None if self.live else Path(camera)
-        self._camera = camera
-        self._open = open_capture or _open_capture
-        self._patience = patience
+        self.name, self.address, self.path = describe_source(camera)
+        self._with_sound, self._patience = with_sound, patience
+        self._open = open_input or open_input_at
         self._closed = threading.Event()
-        self._capture = self._open(camera)
-        self._first = self._grab()
+        try:
+            self.input = self._open(self.address, with_sound)
+            self._frames = self.input.frames()
+            self._first = next(self._frames, None)
+        except (av.FFmpegError, OSError):
+            self._first = None
         if self._first is None:
-            self._capture.release()
-            raise UserError(_no_source(self.name, camera))
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 1 <= rate <= 240 else USUAL_RATE
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.count = None if self.live or not count >= 1 else int(count)
+            raise UserError(_no_source(self.name, self.address))
+        self.live = not self.input.finite
 
-    def read(self) -> np.ndarray | None:
-        """The next frame, `(height, width, 3)` uint8 RGB; None after the last one of a file and after `close`.
+    @property
+    def stem(self) -> str:
+        """Name for files of results, without an ending."""
+        if self.path:
+            return self.path.stem
+        if self.address.isdecimal():
+            return f"camera{self.address}"
+        parts = urlsplit(self.address)
+        return Path(parts.path).stem or parts.hostname or "stream"
+
+    @property
+    def result_name(self) -> str:
+        """What the predictions call this source."""
+        return self.path.name if self.path else self.stem
+
+    def frames(self) -> Iterator[Frame]:
+        """Read all frames; times of a live source follow the clock also after it stopped and came back.
 
         Raises:
-            JobError: a live source stopped and did not come back.
+            JobError: A live source stopped and did not come back.
         """
-        frame, self._first = self._first, None
-        if frame is None and not self._closed.is_set():
-            frame = self._grab()
-        if frame is None and self.live and not self._closed.is_set():
-            frame = self._reopen()
-        return frame
-
-    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Frames with their numbers, from 0; a live source's numbers follow the clock, at `rate` a second."""
-        start, index = time.monotonic(), -1
-        while (frame := self.read()) is not None:
-            number = int((time.monotonic() - start) * self.rate) if self.live else index + 1
-            if number > index:
-                yield number, frame
-                index = number
+        first, number, start = self._first, 0, time.monotonic()
+        offset = -first[0] if self.live else 0.0
+        while True:
+            try:
+                while first is not None and not self._closed.is_set():
+                    seconds, image = first
+                    yield Frame(number, seconds + offset, image)
+                    number += 1
+                    first = next(self._frames, None)
+            except av.FFmpegError:  # of a live stream only
+                pass
+            if not self.live or self._closed.is_set() or (first := self._reopen()) is None:
+                return
+            offset = time.monotonic() - start - first[0]
 
     def close(self) -> None:
-        """Makes `read` return None soon, also in another thread."""
+        """End `frames` soon, also in another thread."""
         self._closed.set()
 
-    def __enter__(self) -> "VideoSource":
+    def __enter__(self) -> "Source":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        self._capture.release()
+        self.input.close()
 
-    def _grab(self) -> np.ndarray | None:
-        ok, frame = self._capture.read()
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if ok and frame is not None and frame.size else None
-
-    def _reopen(self) -> np.ndarray | None:
+    def _reopen(self) -> tuple[float, np.ndarray] | None:
+        """Return the first frame of a source that is back; None after `close`."""
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
-            self._capture.release()
-            self._capture = self._open(self._camera)
-            frame = self._grab()
-            if frame is not None or self._closed.wait(min(0.5, self._patience / 5)):
-                return frame
-        raise JobError(
-            f"{self.name} stopped and did not come back within {self._patience:g} seconds; check its plug or network"
-        )
+            self.input.close()
+            try:
+                self.input = self._open(self.address, self._with_sound)
+                self._frames = self.input.frames()
+                if (first := next(self._frames, None)) is not None:
+                    return first
+            except (av.FFmpegError, OSError):
+                pass
+            if self._closed.wait(min(0.5, self._patience / 5)):
+                return None
+        raise JobError(f"{self.name} stopped and did not come back within {self._patience:g} seconds")
 
 
-def describe_source(camera: str) -> tuple[str, str, bool]:
-    """Name, name of results and whether it is live, of a `--camera` value.
+class CameraReader:
+    """Frames of a camera, read with OpenCV; times are those of their arrival, seconds since the first."""
+
+    finite, count, damage, frames_read, pixel_aspect = False, 0, "", 0, None
+    time_base = Fraction(1, 90_000)
+
+    def __init__(self, capture: cv2.VideoCapture):
+        self._capture = capture
+        self.tracks, self.sound = [], deque()
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.rate = Fraction(rate if 1 <= rate <= 240 else USUAL_RATE).limit_denominator(1001)
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the seconds and the RGB image of each frame until the camera stops."""
+        start = None
+        while True:
+            ok, frame = self._capture.read()
+            if not ok or frame is None or not frame.size:
+                return
+            start = time.monotonic() if start is None else start
+            yield time.monotonic() - start, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def open_input_at(address: str, with_sound: bool = False) -> Input:
+    """Open a camera's index with OpenCV, and an address with PyAV.
 
     Raises:
-        UserError: it is neither an index nor an address nor an existing file.
+        av.FFmpegError: A video cannot be opened; a camera that cannot be opened gives no frame.
     """
-    if camera.isdecimal():
-        return f"camera {int(camera)}", f"camera{int(camera)}", True
-    if "://" in camera:
-        parts = urlsplit(camera)
-        address = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # without a password
-        return address, Path(parts.path).stem or parts.hostname or "stream", True
-    if not Path(camera).is_file():
-        raise UserError(f"expected a camera's index, an address or a video file for --camera, received {camera}")
-    return Path(camera).name, Path(camera).stem, False
-
-
-def _open_capture(camera: str) -> cv2.VideoCapture:
+    if not address.isdecimal():
+        return VideoReader(address, with_sound)
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # each backend complains about a miss
     try:
-        if camera.isdecimal():
-            return cv2.VideoCapture(int(camera))
-        if "://" not in camera:
-            return cv2.VideoCapture(camera)
-        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT]
-        return cv2.VideoCapture(camera, cv2.CAP_FFMPEG, timeouts)
+        return CameraReader(cv2.VideoCapture(int(address)))
     finally:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _no_source(name: str, camera: str) -> str:
+def describe_source(camera: str) -> tuple[str, str, Path | None]:
+    """Return a name for people, an index or address to open, and the path of a video file, of a `--camera` value.
+
+    Raises:
+        UserError: It is neither a camera nor an address nor an existing file.
+    """
     if camera.isdecimal():
+        return f"camera {int(camera)}", str(int(camera)), None
+    if sys.platform == "linux" and (device := re.fullmatch(r"/dev/video(\d+)", str(Path(camera).resolve()))):
+        return describe_source(device[1])
+    path = Path(url2pathname(urlsplit(camera).path) if camera.startswith("file://") else camera)
+    if path.is_file():
+        return path.name, f"file:{path.resolve()}", path  # with a scheme, so that no name is taken for an address
+    if "://" in camera and not camera.startswith("file://"):
+        parts = urlsplit(camera)
+        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}", camera, None  # without a password
+    raise UserError(
+        f"--camera must be a camera's index or device, an address or a video file, got {camera}, which does not exist"
+    )
+
+
+def _no_source(name: str, address: str) -> str:
+    if address.isdecimal():
         return (
-            f"expected frames from {name}, received none: no such camera, or in use elsewhere; "
-            "give --camera INDEX or VIDEO, or --image_dir FOLDER"
+            f"{name} gives no frame: it does not exist or is in use; "
+            "use --camera INDEX, --camera VIDEO or --image_dir FOLDER"
         )
-    if "://" in camera:
-        return f"expected frames from {name}, received none; check the address, its password, and the network"
-    return f"expected a video that OpenCV can read, received {name}, which gives no frame; check or convert it"
+    if address.startswith("file:"):
+        return f"{name} gives no frame: it is not a video that FFmpeg can read, or it is damaged"
+    return f"{name} gives no frame; check the address, its password and the network"

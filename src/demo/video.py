@@ -1,23 +1,18 @@
 """The demo over a video into files: one annotated video and the predictions of every frame."""
 
-import contextlib
-import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-from src.cli import JobError, UserError
+from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
+from src.demo.folder import find_done
 from src.demo.prediction_files import PredictionFiles
-from src.demo.sources import VideoSource
+from src.demo.results import RECORDING, Result, Results, file_stamp, root_hash
+from src.demo.sources import Frame, Source
 from src.demo.tracking import Tracker
+from src.demo.video_writer import VideoFile
 from src.inference import Predictor
-
-LEAST_ROOM = 2**24
-"""Bytes that must be free on a disk for a video to go on: enough to complete the file."""
 
 
 @dataclass
@@ -26,120 +21,104 @@ class VideoSummary:
 
     frames: int = 0
     frames_with_faces: int = 0
+    rows: int = 0
     done_before: bool = False
+    note: str = ""
 
     def line(self) -> str:
         if self.done_before:
             return "the video was done before"
         if not self.frames_with_faces:
-            return f"no face in any of {self.frames} frames"
-        return f"faces in {self.frames_with_faces} of {self.frames} frames"
+            return f"no face in any of {self.frames} frames{self.note}"
+        return f"faces in {self.frames_with_faces} of {self.frames} frames{self.note}"
 
 
 def run_video_to_files(
-    source: VideoSource,
+    source: Source,
     output_dir: Path,
     predictor: Predictor,
     skip_existing: bool = False,
     with_json: bool = False,
 ) -> VideoSummary:
-    """Writes the annotated video with the source's frame rate, and the predictions of every frame beside it.
+    """Write the annotated video with the frames' own times and the sound, and the predictions of every frame.
 
     Faces are followed and their values smoothed as in the window. A camera is recorded until Ctrl-C, which leaves
-    complete files and is passed on; a video file that is not done to its end leaves `NAME.partial.mp4`.
+    complete files and is passed on; a video file that is damaged or not done to its end leaves `NAME.partial.mp4`.
 
     Args:
-        skip_existing: Do nothing if the annotated video is there.
+        skip_existing: Do nothing if the annotated video and all of its rows exist.
 
     Raises:
-        UserError: the video itself lies where the annotated one would go.
-        JobError: a camera stopped for good, or the video cannot be written.
-        OSError: the predictions cannot be written.
+        UserError: The annotated video would replace the video itself, or another run is writing it.
+        JobError: The video is damaged, a camera stopped for good, or the annotated video cannot be written.
+        OSError: The predictions cannot be written.
     """
-    path = output_dir / f"{source.stem}.mp4"
-    if source.path is not None and path.exists() and path.samefile(source.path):
-        raise UserError(f"expected an --output_dir other than the video's own folder, received {output_dir}")
-    if skip_existing and path.exists():
-        return VideoSummary(done_before=True)
-    summary, tracker = VideoSummary(), Tracker()
-    stopped_path = path if source.live else path.with_suffix(".partial.mp4")
-    frames = ((str(number), image) for number, image in source.frames())
-    with PredictionFiles(output_dir, with_json) as files, VideoFile(path, source.rate, stopped_path) as video:
-        pictures = predictor.predict_pictures(frames, lambda image: image)
-        for picture in tqdm(pictures, total=source.count, unit="frame", disable=None):
-            predictions = tracker.update(picture.predictions)
-            files.write(picture.name, predictions)
-            video.write(draw_predictions(picture.image, predictions), int(picture.name))
-            summary.frames += 1
-            summary.frames_with_faces += bool(predictions)
+    own = output_dir / f"{source.stem}.mp4"
+    if source.path is not None and own.exists() and own.samefile(source.path):
+        raise UserError(f"--output_dir must differ from the video's own folder, got {output_dir}")
+    results = Results(output_dir)
+    root = root_hash(source.path.parent if source.path else source.address)
+    with results.claimed(root_hash(source.path or source.address)):
+        result = choose_result(results, source, root)
+        if skip_existing and find_done(results, [result], with_json):
+            return VideoSummary(done_before=True)
+        summary = _write(source, results, result, predictor, with_json)
+    if result.name != source.result_name:
+        summary.note = f" of {result.name}, since {output_dir} holds results of another {source.result_name}"
     return summary
 
 
-class VideoFile:
-    """Writes RGB frames into an MP4 file, which appears under its name when it is complete.
+def choose_result(results: Results, source: Source, root: str) -> Result:
+    """Choose the name and file of a video's results."""
 
-    OpenCV reports no fault when it cannot write, so the room on the disk is watched and the result is checked. The
-    codec cuts odd sides by one pixel.
+    def files(name: str) -> list[str]:
+        return [f"{Path(name).stem if source.path else name}.mp4", f"{name}.mp4"]
 
-    Args:
-        path: Ends in `.mp4`; its folder exists.
-        rate: Frames a second.
-        stopped_path: The file's name when an exception ends the `with` block; by default the same.
-    """
+    stamp = file_stamp(source.path) if source.path else RECORDING
+    return results.choose([(source.result_name, stamp)], root, files)[0]
 
-    def __init__(self, path: Path, rate: float, stopped_path: Path | None = None):
-        self.path = path
-        self._stopped_path = stopped_path or path
-        self.frames = 0
-        self._part = path.with_name(f".{path.stem}.part.mp4")
-        self._rate = rate
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
 
-    def write(self, image: np.ndarray, number: int) -> None:
-        """Writes frame `number`, which is shown from the end of the last written frame on.
+def _write(source: Source, results: Results, result: Result, predictor: Predictor, with_json: bool) -> VideoSummary:
+    summary, tracker, video = VideoSummary(), Tracker(), source.input
+    path = results.folder / result.file
+    partial = path.with_name(f"{path.stem}.partial.mp4")
+    part = results.state / f"{root_hash(result.file)}.mp4"
+    frames: dict[str, Frame] = {}
 
-        Raises:
-            JobError: the disk is full.
-        """
-        if self._writer is None:
-            self._size = image.shape[1], image.shape[0]
-            self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
-            if not self._writer.isOpened():
-                raise JobError(f"cannot write a video of {self._size[0]} x {self._size[1]} pixels to {self.path}")
-        if shutil.disk_usage(self.path.parent).free < LEAST_ROOM:
-            raise JobError(f"the disk of {self.path.parent} is full after {self.frames} frames; make room")
-        if (image.shape[1], image.shape[0]) != self._size:  # a stream may change its size; the file cannot
-            image = cv2.resize(image, self._size)
-        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        for _ in range(max(number + 1 - self.frames, 1)):
-            self._writer.write(frame)
-            self.frames += 1
+    def items() -> Iterator[tuple[str, object]]:
+        for frame in source.frames():
+            frames[str(frame.number)] = frame
+            yield str(frame.number), frame.image
 
-    def close(self, path: Path | None = None) -> None:
-        """Completes the file and gives it its name, or another.
+    files = PredictionFiles(results, [result.name], with_json)
+    stopped = path if source.live else partial
+    with VideoFile(path, part, video.time_base, video.rate, video.tracks, video.pixel_aspect, stopped) as file:
+        pictures = predictor.predict_pictures(items(), lambda image: image)
+        for picture in Progress(pictures, None if source.live else video.count, "frames"):
+            frame = frames.pop(picture.name)
+            predictions = tracker.update(picture.predictions)
+            files.write(result, predictions, frame.number, frame.time, complete=False)
+            file.write(draw_predictions(frame.image, predictions), frame.time)
+            _write_sound(source, file, frame.time)
+            summary.frames += 1
+            summary.frames_with_faces += bool(predictions)
+            summary.rows += len(predictions)
+        _write_sound(source, file)
+        if video.damage:
+            raise JobError(_damage(source, partial))
+    partial.unlink(missing_ok=True)
+    with results.lock:
+        results.finish(result, summary.rows)
+    return summary
 
-        Raises:
-            JobError: what was written does not read back whole.
-        """
-        if self._writer is None:
-            return
-        self._writer.release()
-        self._writer = None
-        readable = cv2.VideoCapture(str(self._part))
-        count = int(readable.get(cv2.CAP_PROP_FRAME_COUNT))
-        readable.release()
-        if count != self.frames:
-            self._part.unlink(missing_ok=True)
-            raise JobError(f"only {count} of {self.frames} frames could be written to {self.path}; is the disk full?")
-        self._part.replace(path or self.path)
 
-    def __enter__(self) -> "VideoFile":
-        return self
+def _write_sound(source: Source, file: VideoFile, until: float = float("inf")) -> None:
+    sound = source.input.sound
+    while sound and sound[0][0] <= until:
+        file.write_sound(*sound.popleft())
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-            return
-        with contextlib.suppress(JobError):  # the first fault is the one to tell
-            self.close(self._stopped_path)
+
+def _damage(source: Source, partial: Path) -> str:
+    read, total = source.input.frames_read, source.input.count
+    of = f"{read} of {max(total, read + 1)} frames"
+    return f"{source.name} is {source.input.damage}: {of} could be read; the annotated ones are in {partial}"

@@ -3,75 +3,86 @@
 import subprocess
 import sys
 import time
+from collections import deque
 
 import cv2
 import numpy as np
 
 from src.cli import UserError
+from src.demo.screen import is_black
 
-LARGEST_WINDOW = (1280, 720)
-"""Width and height in pixels of screen that the window takes at most by itself."""
-
+MAX_WINDOW = (1280, 720)
+"""Maximum width and height of a new window, pixels of the screen."""
 OPENING = 50
 """Milliseconds for a window to appear."""
-
-REPAINTS = (0.3, 1.5)
-"""Seconds after which a picture is painted again, since Qt now and then loses the first painting."""
-
+MAX_OPENINGS = 30
+"""Number of times that a window which stays black is opened."""
+PATIENCE = 0.5
+"""Seconds that a window may stay black before it is opened again; longer each time, for a busy machine."""
 QUIT_KEYS = (27, ord("q"), ord("Q"))
 
 
 class Window:
-    """The demo's window, opened by the first picture; only the main thread may use it. See `check_display`."""
+    """The demo's window, opened by the first image; only the main thread may use it. See `check_display`."""
 
     def __init__(self, title: str = "Age and gender"):
         self.title = title
         self._shape: tuple[int, ...] = ()
-        self._frame: np.ndarray | None = None
-        self._repaints: list[float] = []
+        self._codes: deque[int] = deque()
 
     def show(self, image: np.ndarray) -> None:
-        """Shows an RGB picture; the window takes the shape of the picture, at most `LARGEST_WINDOW`."""
-        if not self._shape:
+        """Show an RGB image; the window takes the shape of the image, at most `MAX_WINDOW`."""
+        frame, is_new = cv2.cvtColor(image, cv2.COLOR_RGB2BGR), not self._shape
+        if is_new:
             self._open()
         if image.shape != self._shape:
-            self._shape = image.shape
-            height, width = image.shape[:2]
-            scale = min(LARGEST_WINDOW[0] / width, LARGEST_WINDOW[1] / height, 1)
-            cv2.resizeWindow(self.title, max(round(width * scale), 1), max(round(height * scale), 1))
-        self._frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        cv2.imshow(self.title, self._frame)
-        self._repaints = [time.monotonic() + delay for delay in REPAINTS]
+            self._resize(image.shape)
+        cv2.imshow(self.title, frame)
+        if is_new and frame.any():
+            self._ensure_painted(frame)
 
     def _open(self) -> None:
-        """Opens the window, and before it one to throw away.
+        cv2.namedWindow(self.title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        self._handle_events(OPENING)
 
-        On a screen without a window manager Qt leaves a process's first window black for good in one start of six, a
-        later one in about one of forty.
-        """
-        flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
-        cv2.namedWindow(self.title, flags)
-        cv2.waitKey(OPENING)
-        cv2.destroyWindow(self.title)
-        cv2.waitKey(1)
-        cv2.namedWindow(self.title, flags)
-        cv2.waitKey(OPENING)
+    def _handle_events(self, milliseconds: int) -> None:
+        code = cv2.waitKey(max(milliseconds, 1))
+        if code >= 0:
+            self._codes.append(code)
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        scale = min(MAX_WINDOW[0] / shape[1], MAX_WINDOW[1] / shape[0], 1)
+        cv2.resizeWindow(self.title, max(round(shape[1] * scale), 1), max(round(shape[0] * scale), 1))
+
+    def _ensure_painted(self, frame: np.ndarray) -> None:
+        """Open the window again until it shows the frame; see `src.demo.screen`."""
+        for number in range(1, MAX_OPENINGS + 1):
+            deadline = time.monotonic() + number * PATIENCE
+            self._handle_events(OPENING)
+            while (black := is_black(self.title)) and time.monotonic() < deadline:
+                self._handle_events(OPENING)
+            if not black:
+                return
+            cv2.destroyWindow(self.title)
+            self._handle_events(OPENING)
+            self._open()
+            self._resize(self._shape)
+            cv2.imshow(self.title, frame)
 
     def key(self, milliseconds: int) -> str | None:
-        """Waits for a key and handles the window's events; None when no key was pressed in this time.
+        """Wait for a key and handle the window's events; None if no key is pressed in this time.
 
         Returns:
             The key's character, "quit" for Esc, q and a closed window.
         """
         if not self._shape:  # nothing was shown yet
             return None
-        if self._repaints and time.monotonic() > self._repaints[0]:
-            self._repaints.pop(0)
-            cv2.imshow(self.title, self._frame)
-        code = cv2.waitKey(max(milliseconds, 1))
-        if code & 0xFF in QUIT_KEYS or self._is_closed():
+        self._handle_events(milliseconds)
+        code = self._codes.popleft() & 0xFF if self._codes else None
+        if code in QUIT_KEYS or self._is_closed():
             return "quit"
-        return chr(code & 0xFF) if code >= 0 else None
+        return None if code is None else chr(code)
 
     def _is_closed(self) -> bool:
         try:
@@ -87,14 +98,14 @@ class Window:
 
 
 def check_display() -> None:
-    """Tries in another process whether a window can be opened: where it cannot, Qt ends the process that tries.
+    """Check in another process that a window can be opened, since Qt ends a process that fails to.
 
     Raises:
-        UserError: it cannot, because of a missing screen or an OpenCV without windows.
+        UserError: There is no screen, or OpenCV was built without windows.
     """
     try_window = "import cv2; cv2.namedWindow('try'); cv2.waitKey(1)"
     if subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=False).returncode:
         raise UserError(
-            "expected a screen for the window, found none; give --output_dir FOLDER to write files instead "
+            "the demo's window requires a screen, found none; use --output_dir FOLDER to write files instead "
             "(or install opencv-python in place of its headless variant)"
         )

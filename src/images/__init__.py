@@ -14,12 +14,11 @@ from src.images.boxes import (
     shared_area,
 )
 from src.images.detector import MAX_SIDE, THRESHOLD, Face, FaceDetector, find_main_face
+from src.images.folder import EXTENSIONS, FoundImages, find_images, list_images
 from src.images.io import (
-    EXTENSIONS,
     LARGEST_FILE,
     ImageError,
     decode_image,
-    list_images,
     read_at_least,
     read_image,
     resize,
@@ -36,6 +35,7 @@ __all__ = [
     "Box",
     "Face",
     "FaceDetector",
+    "FoundImages",
     "ImageError",
     "box_area",
     "check_margin",
@@ -44,6 +44,7 @@ __all__ = [
     "cut_faces",
     "decode_image",
     "face_region",
+    "find_images",
     "find_main_face",
     "grow_box",
     "list_images",

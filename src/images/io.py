@@ -2,18 +2,12 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from src.files import write_whole
-
-EXTENSIONS = frozenset(
-    [".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
-)
-"""File name endings that count as pictures, in lower case."""
 
 LARGEST_FILE = 2**30
 """Maximum bytes of a file: the largest image that is read (see `src/__init__.py`), uncompressed, 4 x 16 bits."""
@@ -22,19 +16,6 @@ _FLAGS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.I
 
 class ImageError(ValueError):
     """The file is not a readable image; the message says why, without the file's name."""
-
-
-def list_images(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
-    """Picture files (by ending) below `folder`, sorted by path; hidden files and folders are left out."""
-    return sorted(_walk_images(Path(folder), recursive))
-
-
-def _walk_images(folder: Path, recursive: bool) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                yield Path(parent, name)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:

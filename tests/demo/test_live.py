@@ -4,11 +4,11 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from fake_capture import FakeCamera, FakeCapture
+from fake_capture import FakeCamera, FakeCapture, FakeVideo
 
 from src.cli import JobError
-from src.demo.live import LiveSummary, Slot, run_live, save_picture
-from src.demo.sources import VideoSource
+from src.demo.live import LiveSummary, Slot, run_live, save_image
+from src.demo.sources import Source
 from src.images.io import read_image
 from src.inference.predictor import Prediction
 
@@ -58,7 +58,7 @@ class EndlessCapture(SlowCapture):
 
 
 def camera(capture, **options):
-    return VideoSource("0", FakeCamera(capture), **options)
+    return Source("0", open_input=FakeCamera(capture), **options)
 
 
 def live_threads():
@@ -112,13 +112,23 @@ def test_pause_holds_the_picture_and_space_goes_on():
 def test_a_video_waits_while_it_is_paused(tmp_path):
     path = tmp_path / "video.mp4"
     path.touch()
-    source = VideoSource(str(path), FakeCamera(FakeCapture(range(1, 41), rate=100.0, count=40)))
+    source = Source(str(path), open_input=FakeVideo(range(1, 41), rate=100))
     window = FakeWindow([" ", " "], every=12)
     predictor = FakePredictor()
     run_live(source, window, predictor, "Net")
     shades = [int(picture[0, 0, 0]) for picture in window.pictures]
     assert shades[-1] == 40  # to its end, although it was paused on the way
     assert sorted(shades) == shades
+
+
+def test_a_damaged_video_is_shown_to_its_end_and_then_named(tmp_path):
+    path = tmp_path / "video.mp4"
+    path.touch()
+    source = Source(str(path), open_input=FakeVideo([1, 2, 3], rate=100, damage="damaged at 0.02 s"))
+    window = FakeWindow()
+    with pytest.raises(JobError, match=r"video\.mp4 is damaged at 0\.02 s"):
+        run_live(source, window, FakePredictor(), "Net")
+    assert int(window.pictures[-1][0, 0, 0]) == 3
 
 
 def test_saves_the_shown_picture_without_the_line_of_status(tmp_path, capsys):
@@ -131,12 +141,12 @@ def test_saves_the_shown_picture_without_the_line_of_status(tmp_path, capsys):
 
 
 def test_saving_into_a_missing_folder_stops_nothing(tmp_path, capsys):
-    save_picture(np.zeros((8, 8, 3), np.uint8), tmp_path / "missing")
+    save_image(np.zeros((8, 8, 3), np.uint8), tmp_path / "missing")
     assert "could not save" in capsys.readouterr().out
 
 
 def test_camera_that_fails_in_mid_stream_and_comes_back():
-    source = VideoSource("0", FakeCamera(SlowCapture([10] * 20), None, SlowCapture([200] * 30)), patience=0.6)
+    source = Source("0", open_input=FakeCamera(SlowCapture([10] * 20), None, SlowCapture([200] * 30)), patience=0.6)
     window = FakeWindow()
     with pytest.raises(JobError, match="camera 0 stopped"):
         run_live(source, window, FakePredictor(), "Net")
@@ -157,10 +167,10 @@ def test_a_defect_in_the_estimating_thread_ends_the_demo():
 def test_summary():
     summary = LiveSummary(shown=3)
     assert summary.rate == 0
-    assert summary.line() == "3 frames shown, 0 a second"
+    assert summary.line() == "3 frames shown, 0 per second"
     summary.times.extend([10.0, 10.1, 10.2])
     summary.label_ages.extend([0.02, 0.05, 0.2])
-    assert summary.line() == "3 frames shown, 10 a second, labels 50 ms older than their frame"
+    assert summary.line() == "3 frames shown, 10 per second, labels 50 ms older than their frame"
 
 
 def test_memory_of_an_hour_is_that_of_a_minute():

@@ -121,18 +121,6 @@ def test_unknown_format_to_write(tmp_path):
         images.write_image(tmp_path / "a.xyz", colours())
 
 
-def test_list_images_is_sorted_and_leaves_hidden_files_out(tmp_path):
-    for name in ("b.JPG", "a.png", "sub/c.webp", ".hidden.png", ".cache/d.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)] == [
-        "a.png",
-        "b.JPG",
-        "sub/c.webp",
-    ]
-    assert [p.name for p in images.list_images(tmp_path, recursive=False)] == ["a.png", "b.JPG"]
-
-
 def test_resize_averages_when_it_shrinks():
     image = np.zeros((4, 4, 3), np.uint8)
     image[::2, ::2] = 200  # one pixel of each 2 x 2 block

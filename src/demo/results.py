@@ -1,0 +1,181 @@
+"""Know whose results are in an output folder, so that no source replaces those of another.
+
+The hidden folder `.demo` holds `sources.jsonl`, one `Result` per line; the last line of a name counts. Beside it lie
+locks and videos that are not complete yet.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from src.cli import UserError
+
+STATE = ".demo"
+SOURCES = "sources.jsonl"
+RECORDING = (-1, -1)
+"""Stamp of a camera or stream, which never gives the same twice."""
+
+
+class Result(NamedTuple):
+    """One source and its result.
+
+    Attributes:
+        name: What `predictions.csv` calls it.
+        file: The annotated image or video, as a path below the output folder.
+        root: Hash of the folder or address that it comes from.
+        source: Path below that folder.
+        size: Size of the source in bytes.
+        changed: When the source was changed last, nanoseconds.
+        rows: Number of its rows; None as long as it is not complete.
+    """
+
+    name: str
+    file: str
+    root: str
+    source: str
+    size: int = -1
+    changed: int = -1
+    rows: int | None = None
+
+
+class Results:
+    """The results in an output folder; also of other runs at the same time.
+
+    Attributes:
+        lock: Held by whoever changes a file that runs share.
+    """
+
+    def __init__(self, folder: Path):
+        """Read what is known about the folder, which exists.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self.folder, self.state = folder, folder / STATE
+        self.state.mkdir(exist_ok=True)
+        self.lock = FileLock(self.state / "lock")
+        self._path = self.state / SOURCES
+        # Results of versions that kept no list are taken for those of the present source.
+        self._adopts = not self._path.exists() and (folder / "predictions.csv").exists()
+
+    @contextmanager
+    def claimed(self, root: str) -> Iterator[None]:
+        """Keep other runs from the results of a source.
+
+        Raises:
+            UserError: Another run is writing them.
+        """
+        claim = FileLock(self.state / f"{root}.lock")
+        try:
+            claim.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(f"another run is writing the same results to {self.folder}; wait for it") from error
+        try:
+            yield
+        finally:
+            claim.release()
+
+    def choose(
+        self, sources: Iterable[tuple[str, tuple[int, int]]], root: str, files: Callable[[str], list[str]]
+    ) -> list[Result]:
+        """Choose a name and a file for each source: those of an earlier run with it, or free ones.
+
+        Args:
+            sources: Path below the root, and `file_stamp` or `RECORDING`.
+            root: `root_hash` of where they come from.
+            files: Returns the preferred files of a name, best first.
+
+        Returns:
+            A result for each source; `rows` is set if it was complete before.
+        """
+        with self.lock:
+            known = self._read()
+            taken = {result.file.casefold() for result in known.values()}
+            before = dict(known)
+            chosen = [
+                self._choose_one(Result("", "", root, name, *stamp), files, known, taken) for name, stamp in sources
+            ]
+            self._append(result for result in chosen if before.get(result.name) != result)
+        return chosen
+
+    def finish(self, result: Result, rows: int) -> None:
+        """Note that a result is complete; the caller holds the lock."""
+        self._append([result._replace(rows=rows)])
+
+    def outdated(self, root: str, current: Iterable[Result]) -> set[str]:
+        """Return names of results from this root whose sources are gone."""
+        current = {result.name for result in current}
+        return {name for name, result in self._read().items() if result.root == root and name not in current}
+
+    def _choose_one(
+        self, new: Result, files: Callable[[str], list[str]], known: dict[str, Result], taken: set[str]
+    ) -> Result:
+        for name in _numbered(new.source):
+            old = known.get(name)
+            if old and new.size >= 0 and old.source == new.source:
+                unchanged = (old.size, old.changed) == (new.size, new.changed)  # a folder that moved counts as the same
+                if unchanged or old.root == new.root:
+                    known[name] = new._replace(name=name, file=old.file, rows=old.rows if unchanged else None)
+                    return known[name]
+            for file in files(name) if old is None else ():
+                if file.casefold() not in taken and (self._adopts or not os.path.lexists(self.folder / file)):
+                    taken.add(file.casefold())
+                    known[name] = new._replace(name=name, file=file)
+                    return known[name]
+        raise AssertionError("unreachable: there is always another number")
+
+    def _read(self) -> dict[str, Result]:
+        results = {}
+        with suppress(FileNotFoundError):
+            for line in self._path.read_text("utf-8").split("\n"):
+                with suppress(ValueError, TypeError):  # the torn line of a killed run
+                    result = Result(*json.loads(line))
+                    results[result.name] = result
+        return results
+
+    def _append(self, results: Iterable[Result]) -> None:
+        append_lines(self._path, "".join(json.dumps(result) + "\n" for result in results))
+
+
+def append_lines(path: Path, text: str, errors: str = "strict") -> None:
+    """Append to a file that ends with a whole line; the torn line of a killed run is ended first.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(text.encode("utf-8", errors))
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size and the time of its last change; zeros for one that cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def root_hash(root: str | Path) -> str:
+    """Hash a folder or address, so that a folder of results tells nothing about its owner's disk."""
+    root = str(root.resolve()) if isinstance(root, Path) else root
+    return hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _numbered(name: str) -> Iterable[str]:
+    """Yield `a.jpg`, `a~2.jpg`, `a~3.jpg`, ..."""
+    yield name
+    stem, ending = os.path.splitext(name)
+    for number in count(2):
+        yield f"{stem}~{number}{ending}"

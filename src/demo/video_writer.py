@@ -1,0 +1,197 @@
+"""Write frames and sound into an MP4 file that browsers play: H.264, yuv420p, its index in front."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from src.cli import JobError
+from src.demo.video_reader import COPIED_SOUND
+
+ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
+"""Options of x264: speed, and quality from 0 (lossless) to 51."""
+USUAL_RATE = 25
+"""Frames per second for the encoder's planning where the rate is not known."""
+MIN_FREE_BYTES = 2**24
+"""Free bytes that a disk needs for a video to continue: enough to complete the file."""
+MAX_JITTER = 0.05
+"""Seconds of silence in encoded sound that are closed up."""
+FINEST_TIME_BASE = Fraction(1, 1_000_000)
+
+
+class VideoFile:
+    """Write a video that appears under its name when it is complete.
+
+    Odd sides lose one pixel, since yuv420p has none.
+
+    Attributes:
+        frames: Number of frames written so far.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        part: Path,
+        time_base: Fraction,
+        rate: Fraction | None = None,
+        tracks: Sequence[av.AudioStream] = (),
+        pixel_aspect: Fraction | None = None,
+        stopped_path: Path | None = None,
+    ):
+        """Prepare a file; it is created with the first frame.
+
+        Args:
+            path: Ends in `.mp4`; its folder exists.
+            part: Where the file grows, on the same disk.
+            time_base: Unit of the time stamps, seconds.
+            rate: Average number of frames per second.
+            tracks: Streams of sound whose packets will be written.
+            pixel_aspect: Width of a pixel divided by its height.
+            stopped_path: Name of the file when an exception ends the `with` block; by default `path`.
+        """
+        self.path, self.frames = path, 0
+        self._part, self._stopped_path = part, stopped_path or path
+        self._time_base = time_base if time_base >= FINEST_TIME_BASE else Fraction(1, 90_000)
+        self._rate = rate or Fraction(USUAL_RATE)
+        self._tracks, self._pixel_aspect = list(tracks), pixel_aspect
+        self._file: av.container.OutputContainer | None = None
+        self._last_pts = -1
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        """Append a frame, `(height, width, 3)` uint8 RGB, shown from `seconds` on.
+
+        Raises:
+            JobError: The disk is full, or the frame cannot be encoded.
+        """
+        if self._file is None:
+            self._open(image)
+        if shutil.disk_usage(self.path.parent).free < MIN_FREE_BYTES:
+            raise JobError(f"the disk of {self.path.parent} is full after {self.frames} frames")
+        frame = av.VideoFrame.from_ndarray(_fit(image, self._size), format="rgb24")
+        self._last_pts = max(round(seconds / self._time_base), self._last_pts + 1)
+        with self._errors_named():
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame.pts, frame.time_base = self._last_pts, self._time_base
+            self._file.mux(self._video.encode(frame))
+        self.frames += 1
+
+    def write_sound(self, seconds: float, track: int, sound: av.Packet | av.AudioFrame) -> None:
+        """Append sound of the track of this index, heard from `seconds` on; the first frame comes before it."""
+        with self._errors_named():
+            self._file.mux(list(self._sound[track].convert(sound, seconds)))
+
+    def close(self, path: Path | None = None) -> None:
+        """Complete the file and give it its name, or `path`.
+
+        Raises:
+            JobError: The file cannot be completed.
+        """
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            with self._errors_named():
+                for sound in self._sound.values():
+                    file.mux(list(sound.flush()))
+                file.mux(self._video.encode(None))
+                file.close()
+            self._part.replace(path or self.path)
+        finally:
+            with contextlib.suppress(av.FFmpegError):
+                file.close()
+            self._part.unlink(missing_ok=True)
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(JobError):  # the first error is the one to report
+            self.close(self._stopped_path)
+
+    def _open(self, image: np.ndarray) -> None:
+        height, width = (max(side - side % 2, 2) for side in image.shape[:2])
+        self._size = width, height
+        with self._errors_named():
+            address = f"file:{self._part.resolve()}"
+            self._file = av.open(address, "w", format="mp4", options={"movflags": "+faststart"})
+            self._video = self._file.add_stream("libx264", rate=self._rate, options=dict(ENCODER))
+            self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
+            encoder = self._video.codec_context
+            encoder.time_base = self._time_base
+            encoder.sample_aspect_ratio = self._pixel_aspect or Fraction(1)
+            encoder.colorspace = encoder.color_primaries = encoder.color_trc = 1  # BT.709
+            encoder.color_range = 1  # 16..235
+            self._sound = {track.index: _sound_track(self._file, track) for track in self._tracks}
+            self._file.start_encoding()
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise JobError(f"cannot write {self.path}: {reason}, after {self.frames} frames") from error
+
+
+class CopiedSound:
+    """A track whose packets are written as they are."""
+
+    def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
+        self._stream = file.add_stream_from_template(track)
+
+    def convert(self, packet: av.Packet, seconds: float) -> Iterator[av.Packet]:
+        shift = round(seconds / packet.time_base) - packet.pts
+        packet.pts += shift
+        packet.dts = packet.pts if packet.dts is None else packet.dts + shift
+        packet.stream = self._stream
+        yield packet
+
+    def flush(self) -> Iterator[av.Packet]:
+        return iter(())
+
+
+class EncodedSound:
+    """A track that becomes AAC, since MP4 files or browsers do not take its codec."""
+
+    def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
+        rate = track.rate if track.rate in av.Codec("aac", "w").audio_rates else 48_000
+        layout = "mono" if track.layout.nb_channels == 1 else "stereo"
+        self._stream = file.add_stream("aac", rate=rate, layout=layout)
+        self._resampler = av.AudioResampler(self._stream.format, layout, rate)
+        self._next_pts = 0
+
+    def convert(self, frame: av.AudioFrame, seconds: float) -> Iterator[av.Packet]:
+        pts = round(seconds * frame.sample_rate)
+        if pts < self._next_pts + MAX_JITTER * frame.sample_rate:  # time stamps of some containers are coarse
+            pts = self._next_pts
+        self._next_pts = pts + frame.samples
+        frame.pts, frame.time_base = pts, Fraction(1, frame.sample_rate)
+        yield from self._encode(frame)
+
+    def flush(self) -> Iterator[av.Packet]:
+        yield from self._encode(None)
+        yield from self._stream.encode(None)
+
+    def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        for resampled in self._resampler.resample(frame):
+            yield from self._stream.encode(resampled)
+
+
+def _sound_track(file: av.container.OutputContainer, track: av.AudioStream) -> CopiedSound | EncodedSound:
+    return (CopiedSound if track.codec_context.codec.canonical_name in COPIED_SOUND else EncodedSound)(file, track)
+
+
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut off an odd row and column; resize a frame whose size changed amid the video."""
+    width, height = size
+    if not (0 <= image.shape[1] - width <= 1 and 0 <= image.shape[0] - height <= 1):
+        return cv2.resize(image, size)
+    return np.ascontiguousarray(image[:height, :width])
