@@ -85,7 +85,7 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
 def _load(labels: str, input_dir: Path) -> pd.DataFrame:
     """Columns `path` (absolute), `gender`, `age`, `split`, `margin`."""
     folder = os.path.abspath(input_dir)
-    if labels.lower().endswith(".csv"):
+    if labels.lower().endswith(".csv") or os.path.isfile(labels):
         table = read_csv(Path(labels).expanduser())
         table["path"] = list(map(os.path.normpath, locate(folder, table["path"])))
         return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))

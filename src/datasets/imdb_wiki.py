@@ -49,8 +49,8 @@ def load_arrays(path: Path, db: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path} not found: {advice}")
     try:
-        struct = load_mat(path, db)[db]
-        arrays = {field: struct[field].ravel() for field in FIELDS}
+        content = load_mat(path, *(f"{db}/{field}" for field in FIELDS))
+        arrays = {field: content[f"{db}/{field}"].ravel() for field in FIELDS}
     except Exception as error:  # damaged files make scipy raise almost anything
         reason = f"{type(error).__name__} {error}"
         raise UserError(

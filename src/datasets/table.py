@@ -43,7 +43,6 @@ __all__ = ["NAMES", "content_split", "load_table", "require_crops", "require_mar
 
 NAMES = ("imdb", "wiki", "utkface", "aaf", "aaf_val", "appa_real", "fairface", "adience")
 SPLIT_WAYS = ("person", "random")
-TEXT_FILES = (".csv", ".tsv", ".txt")
 MARGIN = 0.4
 """Of a user's face crops, where nothing says another one: that of IMDB-WIKI and APPA-REAL."""
 COLUMNS = ["path", "gender", "age", "margin", "split"]
@@ -133,11 +132,11 @@ def _load_one(db: str, image_dir: PathLike | None, target: str, split: str) -> p
     if db in NAMES:
         return _load_named(db, folder or _home(db), target, split)
     path = Path(db).expanduser()
-    if path.suffix.lower() in TEXT_FILES:
-        return _load_csv(path, folder or path.parent)
     if path.suffix.lower() == ".mat":
         table, origin = read_mat(path)
         return table.assign(margin=utkface.MARGIN if origin == "utk" else MARGIN)[[*COLUMNS, "image"]]
+    if path.suffix.lower() == ".csv" or path.is_file():
+        return _load_csv(path, folder or path.parent)
     near = difflib.get_close_matches(db.lower(), NAMES, n=1)
     raise UserError(
         f"data.db must be one of {', '.join(NAMES)}, a path to a .csv or .mat, or a list of them, got {db!r}"

@@ -158,6 +158,11 @@ def test_empty_columns_at_the_end_need_not_be_complete(tmp_path):
     assert table["split"].tolist() == ["val", "", "", "test"]
 
 
+def test_line_ends_of_old_macs(tmp_path):
+    table = read(tmp_path, "genders,ages,img_paths\r0,25,a.jpg\r1,30,b.jpg\r")
+    assert table["path"].tolist() == ["a.jpg", "b.jpg"]
+
+
 def test_decimal_commas(tmp_path):
     table = read(tmp_path, "genders;ages;img_paths;margin\n0;25,5;a.jpg;0,4\n")
     assert table["age"].tolist() == [25.5]

@@ -105,9 +105,9 @@ def test_matlab_73_files_are_read_alike(database):
     imdb_wiki.create_db("imdb", 1.0, database)
     table = (database / "meta" / "imdb.csv").read_bytes()
     path = database / "data" / "imdb_crop" / "imdb.mat"
-    content = load_mat(path)
+    content = {field: load_mat(path, f"imdb/{field}")[f"imdb/{field}"] for field in imdb_wiki.FIELDS}
     path.unlink()
-    write_v73(path, content)
+    write_v73(path, {"imdb": content})
     imdb_wiki.create_db("imdb", 1.0, database)
     assert (database / "meta" / "imdb.csv").read_bytes() == table
 

@@ -24,20 +24,30 @@ def path(request, tmp_path):
 
 
 def test_both_formats_give_the_same_arrays(path):
-    content = load_mat(path)
-    assert set(content) == {"image", "counts", "names", "my", "nothing"}
+    content = load_mat(path, "image", "counts", "names", "my/dob", "my/full_path", "nothing")
+    assert set(content) == {"image", "counts", "names", "my/dob", "my/full_path", "nothing"}
     np.testing.assert_array_equal(content["image"], np.arange(24).reshape(2, 3, 4))
     assert content["image"].dtype == np.uint8
     assert content["counts"].tolist() == [[1, 2]]
     assert content["names"].tolist() == ["male  ", "female"]
-    assert content["my"]["dob"].tolist() == [[700000.0, 1.5]]
-    assert content["my"]["full_path"].shape == (1, 2)
-    assert [cell.tolist() for cell in content["my"]["full_path"].ravel()] == [["x.jpg"], ["längs.jpg"]]
+    assert content["my/dob"].tolist() == [[700000.0, 1.5]]
+    assert content["my/full_path"].shape == (1, 2)
+    assert [cell.tolist() for cell in content["my/full_path"].ravel()] == [["x.jpg"], ["längs.jpg"]]
     assert content["nothing"].shape == (0, 0)
 
 
 def test_reads_only_what_is_asked_for(path):
     assert list(load_mat(path, "counts")) == ["counts"]
+
+
+def test_reads_all_variables_by_default(tmp_path):
+    for write in (savemat, write_v73):
+        write(tmp_path / "my.mat", {"a": np.eye(2), "b": np.zeros((0, 3))})
+        assert {name: value.tolist() for name, value in load_mat(tmp_path / "my.mat").items()} == {
+            "a": [[1, 0], [0, 1]],
+            "b": [],
+        }
+        (tmp_path / "my.mat").unlink()
 
 
 def test_files_of_other_writers_may_lack_the_classes(tmp_path):

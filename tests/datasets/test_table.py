@@ -212,6 +212,19 @@ def test_paths_written_on_another_system(root, tmp_path):
         assert load_table(tmp_path / "my.csv")["path"].tolist() == [str(tmp_path / name) for name in names]
 
 
+@pytest.mark.parametrize("name", ["my.tsv", "my.txt", "MY.CSV"])
+def test_tables_of_other_endings(root, tmp_path, name):
+    write_pictures(tmp_path, ["a.jpg"])
+    write_text(tmp_path / name, "genders\tages\timg_paths\tmargin", "0\t1\ta.jpg\t0,4")
+    assert load_table(tmp_path / name)["margin"].tolist() == [0.4]
+
+
+def test_workbooks_are_named(root, tmp_path):
+    (tmp_path / "my.xlsx").write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(UserError, match=r"my\.xlsx must be a CSV, got a spreadsheet workbook .* export it as CSV"):
+        load_table(tmp_path / "my.xlsx")
+
+
 def test_a_backslash_in_a_file_name_stays(root, tmp_path):
     write_pictures(tmp_path, ["sub\\a.jpg", "sub/a.jpg"])
     write_text(tmp_path / "my.csv", HEADER + ",margin", "0,1,sub\\a.jpg,0.4")
