@@ -14,7 +14,7 @@ from src.datasets.csv_table import read_csv
 from src.datasets.image_files import locate
 from src.datasets.splits import content_split_without_test
 from src.datasets.table import NAMES, load_table, require_margin
-from src.images import BOX_COLUMNS, list_images
+from src.images import BOX_COLUMNS, FoundImages, find_images
 from src.labels import AGE_RANGE_COLUMNS
 
 LABELS = ("gender", "age", *AGE_RANGE_COLUMNS)
@@ -41,17 +41,19 @@ class Photo:
         return {name: getattr(self, name) for name in LABELS}
 
 
-def find_photos(input_dir: Path, output_dir: Path) -> list[Photo]:
+def find_photos(input_dir: Path, output_dir: Path) -> tuple[list[Photo], FoundImages]:
     """List the photos below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
+
+    Returns:
+        The photos, and what else is there.
 
     Raises:
         UserError: there are none.
     """
-    output = output_dir.resolve()
-    paths = [path for path in list_images(input_dir) if output not in path.resolve().parents]
-    if not paths:
-        raise UserError(f"no images found below {input_dir}")
-    return [Photo(path.relative_to(input_dir).as_posix(), path) for path in paths]
+    found = find_images(input_dir, exclude=output_dir)
+    if not found.paths:
+        raise UserError(f"no images found below {input_dir}" + "".join(f"; {note}" for note in found.notes()))
+    return [Photo(path.relative_to(input_dir).as_posix(), path) for path in found.paths], found
 
 
 def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo], list[str]]:

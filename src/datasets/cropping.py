@@ -38,6 +38,7 @@ from src.images import (
     THRESHOLD,
     Box,
     FaceDetector,
+    FoundImages,
     ImageError,
     check_margin,
     crop_box,
@@ -87,21 +88,26 @@ def crop_folder(
 
     Raises:
         UserError: an invalid request.
-        JobError: none of the photos could be read.
+        JobError: none of the photos could be read, or a file failed that exists but cannot be opened or written; the
+            others are done.
         KeyboardInterrupt: Ctrl-C; the tables hold what is done.
         OSError: a result cannot be written.
     """
     settings = settings or CropSettings()
     _check(input_dir, output_dir, settings)
     if labels is None:
-        photos, contradicting = find_photos(input_dir, output_dir), []
+        photos, found = find_photos(input_dir, output_dir)
+        contradicting = []
     else:
         photos, contradicting = read_photos(labels, input_dir, settings.margin)
-    unused = dict.fromkeys(contradicting, (CONTRADICTING, ""))
+        found = FoundImages(input_dir)
+    unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, (CONTRADICTING, ""))
+    failed = dict(found.unreadable)
+    unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}
     with Journal(output_dir, {"input": str(input_dir.resolve()), **asdict(settings)}) as journal:
         filled_in = read_filled_in(output_dir / FACES)
         try:
-            _crop_new(photos, journal, settings, unused)
+            _crop_new(photos, journal, settings, unused, failed)
         finally:
             records = _current_records(photos, journal, unused)
             filled_in = filled_in.drop(index=journal.outdated, errors="ignore")
@@ -111,7 +117,11 @@ def crop_folder(
             write_csv(not_used, output_dir / NOT_USED)
     if not records:
         raise JobError(f"none of {len(photos):,} photos could be read, see {output_dir / NOT_USED}")
-    return _summary(faces, not_used, len(photos) + len(contradicting), output_dir)
+    lines = [*_summary(faces, not_used, len(photos) + len(contradicting), output_dir), *found.notes()]
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise JobError(f"{len(failed):,} file(s) failed, such as {name}: {reason}; {'; '.join(lines)}")
+    return lines
 
 
 def choose_faces(boxes: Sequence[Box], size: tuple[int, int], main_face: bool, one: bool) -> tuple[list[Box], str]:
@@ -172,9 +182,16 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
 
 
 def _crop_new(
-    photos: list[Photo], journal: Journal, settings: CropSettings, unused: dict[str, tuple[str, object]]
+    photos: list[Photo],
+    journal: Journal,
+    settings: CropSettings,
+    unused: dict[str, tuple[str, object]],
+    failed: dict[str, str],
 ) -> None:
-    """Crop what is not done yet into the journal's folder; add unreadable photos to `unused`."""
+    """Crop what is not done yet into the journal's folder; add unreadable photos to `unused`.
+
+    Those that exist but cannot be opened, or whose crops cannot be written, are added to `failed` too.
+    """
     todo = [p for p in photos if not journal.is_done(p.name, file_stamp(p.path), p.labelled)]
     done = len(photos) - len(todo)
     try:
@@ -183,6 +200,8 @@ def _crop_new(
                 journal.add(result)
             else:
                 unused[photo.name] = (f"{UNREADABLE}: {result}", "")
+                if isinstance(result.__cause__, OSError) and not isinstance(result.__cause__, FileNotFoundError):
+                    failed[photo.name] = str(result)
                 tqdm.write(f"skipped {photo.name}: {result}", file=sys.stderr)
             done += 1
     except KeyboardInterrupt:
@@ -196,20 +215,22 @@ def _current_records(photos: list[Photo], journal: Journal, unused: dict) -> dic
     return {p.name: r for p, r in records if r and r.labelled == p.labelled and p.name not in unused}
 
 
-def _crop_all(photos: list[Photo], journal: Journal, settings: CropSettings) -> Iterator[tuple[Photo, Record | str]]:
+def _crop_all(
+    photos: list[Photo], journal: Journal, settings: CropSettings
+) -> Iterator[tuple[Photo, Record | ImageError]]:
     """Crop on all cores, in order; OpenCV and dlib release the interpreter lock.
 
     Yields:
-        A photo with its record, or with the reason why there is none.
+        A photo with its record, or with the error why there is none.
     """
     detector = FaceDetector(threshold=settings.threshold)
     stems = journal.choose_stems(photo.name for photo in photos)
 
-    def crop(photo: Photo) -> Record | str:
+    def crop(photo: Photo) -> Record | ImageError:
         try:
             return _crop_one(photo, stems[photo.name], journal.folder, detector, settings)
         except ImageError as error:
-            return str(error)
+            return error
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -244,7 +265,9 @@ def _write_crop(path: Path, crop: np.ndarray) -> None:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ImageError("its name is too long for the name of a crop") from error
-        raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):  # no other crop could be written
+            raise
+        raise ImageError(f"its crop cannot be written: {error.strerror}") from error
 
 
 def _summary(faces: pd.DataFrame, not_used: pd.DataFrame, photos: int, output_dir: Path) -> list[str]:

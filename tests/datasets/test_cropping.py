@@ -369,9 +369,35 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, stub_detector, capsy
 def test_a_name_too_long_for_a_crop_is_a_bad_file(tmp_path, stub_detector):
     make_pictures(tmp_path / "in", "a.jpg")
     shutil.copy(tmp_path / "in" / "a.jpg", tmp_path / "in" / ("b" * 251 + ".jpg"))
-    crop_folder(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(JobError, match=r"1 file\(s\) failed, such as b+\.jpg: .* too long.*; 1 faces out of 2 photos"):
+        crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["img_paths"]) == ["a_0.jpg"]
     assert "too long" in cells(tmp_path / "out", "not_used.csv")["reason"][0]
+
+
+def test_photos_are_told_by_content_and_other_files_are_counted(tmp_path, stub_detector):
+    make_pictures(tmp_path / "in", "a.jpg", "from_browser.jpg")
+    (tmp_path / "in" / "from_browser.jpg").rename(tmp_path / "in" / "from_browser.jfif")
+    (tmp_path / "in" / "notes.txt").touch()
+    make_pictures(tmp_path / "disk2", "b.jpg")
+    (tmp_path / "in" / "more").symlink_to("../disk2")
+    lines = crop_folder(tmp_path / "in", tmp_path / "out")
+    assert lines[1:] == ["1 other file: 1 .txt"]
+    assert set(cells(tmp_path / "out")["img_paths"]) == {"a_0.jpg", "from_browser_0.jpg", "more/b_0.jpg"}
+
+
+def test_a_crop_that_cannot_be_written_costs_only_its_photo(tmp_path, stub_detector, monkeypatch):
+    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+
+    def refuse(path, image):
+        if path.name == "a_0.jpg":
+            raise PermissionError(13, "Permission denied")
+        write_image(path, image)
+
+    monkeypatch.setattr(cropping, "write_image", refuse)
+    with pytest.raises(JobError, match=r"such as a\.jpg: its crop cannot be written: Permission denied; 1 faces"):
+        crop_folder(tmp_path / "in", tmp_path / "out")
+    assert list(cells(tmp_path / "out")["img_paths"]) == ["b_0.jpg"]
 
 
 def test_no_readable_picture_fails_the_job(tmp_path):
