@@ -1,4 +1,4 @@
-"""Pictures with boxes and labels drawn on."""
+"""Draw boxes and labels on images."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ FONT = cv2.FONT_HERSHEY_DUPLEX
 WHITE = (255, 255, 255)
 DARK = (40, 40, 40)
 COLOURS = {"F": (190, 20, 110), "M": (15, 90, 200)}
-"""Box and label ground by gender, RGB; dark enough for white text."""
-SMALLEST_TEXT = 12
-"""Least height of a label's text, pixels, where the picture has room for it."""
+"""Colour of boxes and labels by gender, RGB; dark enough for white text."""
+MIN_TEXT_HEIGHT = 12
+"""Minimum height of a label's text, pixels, where the image has room for it."""
 
 
 def draw_predictions(image: np.ndarray, predictions: Sequence[Prediction]) -> np.ndarray:
-    """Draws a box and a label such as `34 F` for every face.
+    """Draw a box and a label such as `34 F` for every face.
 
-    Text and lines grow with the picture and with the face; labels stay inside the picture and, where there is room,
+    Text and lines grow with the image and with the face; labels stay inside the image and, where there is room,
     off each other and off other faces.
 
     Args:
@@ -46,33 +46,33 @@ def draw_predictions(image: np.ndarray, predictions: Sequence[Prediction]) -> np
 
 
 def draw_status(image: np.ndarray, text: str) -> np.ndarray:
-    """Writes a small line of text into the lower left corner of a copy of `image`."""
+    """Write a small line of text into the lower left corner of a copy of `image`."""
     drawn = image.copy()
     height = image.shape[0]
-    scale, (text_width, text_height) = _fit_text(text, max(0.02 * max(image.shape[:2]), SMALLEST_TEXT), image)
+    scale, (text_width, text_height) = _fit_text(text, max(0.02 * max(image.shape[:2]), MIN_TEXT_HEIGHT), image)
     _draw_text(drawn, text, scale, (0, height - text_height, text_width, height), DARK)
     return drawn
 
 
 def label_text(prediction: Prediction) -> str:
-    """The text at a face: age in whole years and gender, ASCII only since OpenCV 4 draws nothing else."""
+    """Return the text of a label: age in whole years and gender, ASCII only since OpenCV 4 draws nothing else."""
     return f"{round(prediction.age)} {prediction.gender}"
 
 
 def _text_height(image: np.ndarray, box: Box) -> float:
     longest = max(image.shape[:2])
-    return max(min(0.15 * (box[3] - box[1]), 0.06 * longest), 0.025 * longest, SMALLEST_TEXT)
+    return max(min(0.15 * (box[3] - box[1]), 0.06 * longest), 0.025 * longest, MIN_TEXT_HEIGHT)
 
 
 def _fit_text(text: str, height: float, image: np.ndarray) -> tuple[float, tuple[int, int]]:
-    """Font scale for a text of this height, less where the picture is too small; width and height of its ground."""
+    """Return the font scale for this height, less if the image is too small; width and height of the background."""
     (full_width, full_height), _ = cv2.getTextSize(text, FONT, 1, 1)
     scale = min(height / full_height, image.shape[0] / (1.6 * full_height), image.shape[1] / (full_width + full_height))
     return scale, (int((full_width + full_height) * scale), int(1.6 * full_height * scale))
 
 
 def _label_place(box: Box, size: tuple[int, int], image: np.ndarray, taken: Sequence[Box]) -> Box:
-    """Of the places above, below and inside a face, the one that covers the least of what is drawn already."""
+    """Choose the place above, below or inside a face that covers the least of what is drawn already."""
     width, height = size
     left = min(max(box[0], 0), image.shape[1] - width)
     places = []

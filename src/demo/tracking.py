@@ -1,4 +1,4 @@
-"""Follows faces from frame to frame and smooths what is said about them."""
+"""Track faces from frame to frame and smooth their predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from src.images import Box, box_area, shared_area
 from src.inference import Prediction
 
 SAME_FACE = 0.3
-"""Least intersection over union of a face's boxes in two frames."""
+"""Minimum intersection over union of a face's boxes in two frames."""
 MEMORY = 20
-"""A shown value is the mean of the first so many estimates, then moves by 1 / MEMORY of each new difference."""
+"""A shown value is the mean of the first `MEMORY` estimates, then moves by 1 / MEMORY of each new difference."""
 MISSES = 5
-"""Frames for which a face stays shown where it was last found; detectors blink."""
+"""Number of frames for which a face that is not found stays shown; detectors miss single frames."""
 
 
 @dataclass
 class Track:
-    """One followed face."""
+    """One tracked face."""
 
     box: Box
     age: float
@@ -26,13 +26,13 @@ class Track:
 
 
 class Tracker:
-    """Turns the predictions of single frames into steady ones."""
+    """Turn the predictions of single frames into steady ones."""
 
     def __init__(self) -> None:
         self._tracks: list[Track] = []
 
     def update(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        """Takes the faces of the next frame and returns those to show, with smoothed age and probability.
+        """Take the faces of the next frame and return those to show, with smoothed age and probability.
 
         A face continues the track whose last box it overlaps most; the others begin new tracks, without a memory.
         """
@@ -57,7 +57,7 @@ class Tracker:
 
 
 def overlap(box: Box, other: Box) -> float:
-    """Intersection over union of two boxes, 0..1."""
+    """Compute the intersection over union of two boxes, 0..1."""
     shared = shared_area(box, other)
     return shared / (box_area(box) + box_area(other) - shared)
 
