@@ -48,6 +48,7 @@ def training_overrides(faces_csv: Path, tmp_path: Path) -> list[str]:
         "model.weights=null",
         "train.epochs=2",
         "train.workers=0",
+        "train.export_onnx=false",
     ]
 
 

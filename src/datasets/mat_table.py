@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.io import savemat
 
 from src.cli import UserError
 from src.datasets.matlab import as_text, load_mat
@@ -52,6 +51,8 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
     Raises:
         OSError: the file cannot be written.
     """
+    from scipy.io import savemat  # here, so that other tables are read where it is not installed
+
     content = {
         "image": images,
         "gender": table["genders"].to_numpy(),

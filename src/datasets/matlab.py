@@ -1,10 +1,14 @@
 """Read MATLAB files of every version: up to 7 by scipy, 7.3 (which is HDF5) by h5py, both into the same arrays."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import h5py
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.io import loadmat
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def load_mat(path: Path, *names: str) -> dict:
@@ -21,6 +25,9 @@ def load_mat(path: Path, *names: str) -> dict:
     Raises:
         Exception: almost any; damaged files make both libraries raise what they will.
     """
+    import h5py  # here, so that other tables are read where these are not installed
+    from scipy.io import loadmat
+
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
             return {name: _from_hdf5(file[name]) for name in names or file if not name.startswith("#")}
@@ -35,6 +42,8 @@ def _from_scipy(content: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 def _from_hdf5(item: h5py.Dataset) -> np.ndarray:
     """An array; MATLAB stores its dimensions reversed, texts as 16-bit numbers, cells as references."""
+    import h5py
+
     kind = item.attrs.get("MATLAB_class")
     if item.attrs.get("MATLAB_empty"):  # the dataset holds the size of what is empty
         return np.zeros(item[()], dtype=np.str_ if kind == b"char" else np.float64)

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 
 from src.cli import JobError, UserError
 from src.demo.folder import find_input, run_folder_in_window, run_folder_to_files
-from src.demo.live import run_live
-from src.demo.sources import Source
-from src.demo.video import run_video_to_files
 from src.demo.window import Window, check_display
 from src.images import MAX_SIDE, THRESHOLD, FaceDetector, check_margin
 from src.inference import Predictor
@@ -53,6 +50,11 @@ def run_demo(
         if image_dir is not None:
             found = find_input(image_dir, output_dir)
         else:
+            # Here, because photos need no PyAV.
+            from src.demo.live import run_live
+            from src.demo.sources import Source
+            from src.demo.video import run_video_to_files
+
             source = stack.enter_context(Source(camera, with_sound=output_dir is not None))
         if output_dir is None:
             check_display()

@@ -143,6 +143,12 @@ class Checkpoint(keras.callbacks.Callback):
         except UserError:
             return False
 
+    @property
+    def best_path(self) -> Path:
+        """The weight file of the best epoch."""
+        row = self.state.history[self.state.best_epoch - 1]
+        return self.weights_path(row["epoch"], row[MONITOR])
+
     def on_epoch_end(self, epoch, logs=None):
         """Write everything; `epoch` counts from 0."""
         row = {"epoch": epoch + 1, "lr": self._learning_rate(), **{key: float(value) for key, value in logs.items()}}

@@ -111,6 +111,7 @@ class TrainConfig(_Section):
     ema: BelowOne
     early_stopping: Annotated[Count | None, MAY_CHANGE]
     mixed_precision: bool
+    export_onnx: Annotated[bool, MAY_CHANGE]
     save_dtype: Literal["float32", "float16"]
     devices: Annotated[Literal["auto"] | Count, MAY_CHANGE]
     seed: Natural

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from src import cli
 from src.cli import ROOT
-from src.models import WeightsInfo
+from src.models import WeightsInfo, export_beside
 from src.training import distributed
 from src.training.callbacks import (
     Checkpoint,
@@ -119,7 +119,10 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
         callbacks.append(StepBar(len(training)))
         if cfg.wandb.project:
             callbacks.append(WandbLogger(cfg.wandb.project, state.config, run.curves))
-    return _fit(cfg, model, training, validation, [*callbacks, Interrupter()], state)
+    history = _fit(cfg, model, training, validation, [*callbacks, Interrupter()], state)
+    if cfg.train.export_onnx and group.is_first and state.best_epoch:
+        print(export_beside(checkpoint.best_path))
+    return history
 
 
 def _fit(cfg, model, training, validation, callbacks, state) -> keras.callbacks.History:

@@ -13,7 +13,7 @@ from strange_files import pictures, randomize
 from src.cli import ROOT, JobError, UserError
 from src.models import export as exporting
 from src.models import weights
-from src.models.export import FORMATS, export_model
+from src.models.export import FORMATS, export_beside, export_model
 from src.models.factory import get_model
 from src.models.weights.info import WeightsInfo
 from src.models.weights.store import save_weights
@@ -226,3 +226,12 @@ def test_places_that_are_no_earlier_export(tmp_path):
     assert file.read_bytes() == before
     assert folder_of(tmp_path) == ["mine.bin", "notes", "weights.hdf5"]
     assert folder_of(notes) == ["text.txt"]
+
+
+def test_an_export_beside_that_fails_is_one_line_with_the_command(tmp_path):
+    line = export_beside(tmp_path / "my weights.hdf5")
+    assert line.startswith("No my weights.onnx written (")
+    path = f"{tmp_path}/my weights"
+    assert line.endswith(f"run python export.py --weight_file '{path}.hdf5' --format onnx -o '{path}.onnx'")
+    assert "\n" not in line
+    assert folder_of(tmp_path) == []

@@ -97,6 +97,7 @@ def start_training(data: Path, folder: Path, overrides, moment: str, environment
         "train.schedule=constant",
         "train.epochs=2",
         "train.workers=0",
+        "train.export_onnx=false",
         "train.ema=0.5",
         "augment.mixup_alpha=0",
         *overrides,

@@ -37,7 +37,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_train_save_load_estimate(compose, training_overrides, folder, faces_csv):
-    history = train(compose(*training_overrides))
+    history = train(compose(*training_overrides, "train.export_onnx=true", "model.mirrored=true"))
     assert set(history.history) == {"epoch", "lr", *FIGURES, *(f"val_{name}" for name in FIGURES)}
     log = pd.read_csv(folder / "MobileNet_32_log.csv")
     assert log["epoch"].tolist() == [1, 2]
@@ -51,7 +51,7 @@ def test_train_save_load_estimate(compose, training_overrides, folder, faces_csv
     assert info.metrics["val_pred_age_mae"] == pytest.approx(log["val_pred_age_mae"][best - 1])
 
     # The file answers what validation measured: its figures come out again.
-    estimator = AgeGenderEstimator.load(file)
+    estimator = AgeGenderEstimator.load(file, mirrored=False)
     table = pd.read_csv(faces_csv).query("split == 'val'")
     faces = [read_image(faces_csv.with_suffix("") / name) for name in table["img_paths"]]
     ages, male_probability = estimator.predict(faces)
@@ -59,6 +59,10 @@ def test_train_save_load_estimate(compose, training_overrides, folder, faces_csv
     hits = (male_probability > 0.5) == (table["genders"] == 1)
     assert hits.mean() == pytest.approx(info.metrics["val_pred_gender_accuracy"])
     assert f"{info.metrics['val_pred_age_mae']:.2f} years" in estimator.describe()
+
+    assert info.mirrored
+    exported = AgeGenderEstimator.load(file.with_suffix(".onnx"), mirrored=False)
+    np.testing.assert_allclose(exported.predict(faces)[0], estimator.predict(faces)[0], atol=1e-3)
 
 
 @pytest.mark.slow
