@@ -16,7 +16,6 @@ import logging
 import math
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -39,8 +38,6 @@ MAX_IMAGES_PER_TASK = 256
 """A task is what the loss of a worker costs: at most so many images are labelled again."""
 TASKS_PER_WORKER = 8
 """A small collection is cut into shorter tasks, so that no worker waits long for the last one of another."""
-MAX_RETRIES = 20
-"""A task that lost so many workers fails the job; an image that crashes its worker would otherwise do so forever."""
 
 
 @dataclass
@@ -169,7 +166,6 @@ def run_workers(
     """Label images in a pool of workers; the rows of each task come in the order in which tasks end."""
     import pyarrow as pa
     import ray
-    from ray.util.annotations import RayDeprecationWarning
 
     cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     room = sum(count // cpus_per_worker for count in cores)
@@ -179,17 +175,14 @@ def run_workers(
     per_task = min(math.ceil(len(found) / (workers * TASKS_PER_WORKER)), MAX_IMAGES_PER_TASK)
     table = pa.table({"image": list(found), "path": list(found.values())})
     tasks = ray.data.from_arrow([table.slice(start, per_task) for start in range(0, len(table), per_task)])
-    with warnings.catch_warnings():  # Ray 2.60 has no other way to limit retries
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        rows = tasks.map_batches(
-            Labeller,
-            fn_constructor_args=arguments,
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=cpus_per_worker,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=min(workers, room)),
-            max_task_retries=MAX_RETRIES,
-        )
+    rows = tasks.map_batches(
+        Labeller,
+        fn_constructor_args=arguments,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=cpus_per_worker,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=min(workers, room)),
+    )
     return rows.iter_batches(batch_size=None, batch_format="pyarrow")
 
 

@@ -32,29 +32,36 @@ pytestmark = [
 for module in (fake_estimator, label_with_ray, sys.modules[__name__]):
     ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import from the folder of tests
 
-SECONDS_PER_IMAGE = 0.1
+STOP_AT = 6
+"""Images; a task has 4."""
 BOX = ("left", "top", "right", "bottom")
 
 
-class SlowDetector:
-    """Takes the whole image for a face; notes in a file per node which images it was given."""
+class GatedDetector:
+    """Takes the whole image for a face; notes in a file per node which images it was given.
 
-    def __init__(self, notes: Path):
-        self.note = notes / ray.get_runtime_context().get_node_id()
+    The node to be killed stops for ever in the middle of its second task. The other one waits in its first task until
+    that node was killed.
+    """
+
+    def __init__(self, notes: Path, lost_id: str):
+        node_id = ray.get_runtime_context().get_node_id()
+        self.note, self.killed = notes / node_id, notes / "killed"
+        self.is_lost = node_id == lost_id
 
     def detect(self, image: np.ndarray) -> list:
         with self.note.open("a") as file:
             file.write(f"{image[0, 0, 0]}\n")
-        time.sleep(SECONDS_PER_IMAGE)
+        while len(noted(self.note)) == STOP_AT if self.is_lost else not self.killed.exists():
+            time.sleep(0.01)
         return [Face((0, 0, 16, 16), 1.0)] if image[0, 0, 0] else []
 
 
-def slow_predictor(notes: Path, threads: int) -> Predictor:
-    return Predictor(SlowDetector(notes), fake_estimator.FakeEstimator(), margin=0.0)
+def gated_predictor(notes: Path, lost_id: str, threads: int) -> Predictor:
+    return Predictor(GatedDetector(notes, lost_id), fake_estimator.FakeEstimator(), margin=0.0)
 
 
-def noted(notes: Path, node_id: str) -> list[int]:
-    note = notes / node_id
+def noted(note: Path) -> list[int]:
     return [int(line) for line in note.read_text().splitlines()] if note.exists() else []
 
 
@@ -116,22 +123,21 @@ def test_a_killed_node_costs_no_image(cluster, images, tmp_path):
     lost = next(iter(cluster.worker_nodes))
 
     def kill_in_the_middle():
-        while len(noted(notes, lost.node_id)) < 6:  # one task done, another begun
+        while len(noted(notes / lost.node_id)) < STOP_AT:
             time.sleep(0.01)
         cluster.remove_node(lost, allow_graceful=False)
+        (notes / "killed").touch()
 
     killer = threading.Thread(target=kill_in_the_middle, daemon=True)
     killer.start()
-    predictor = partial(slow_predictor, notes)
+    predictor = partial(gated_predictor, notes, lost.node_id)
     summary = label_images(str(images), str(output), predictor)
-    killer.join(timeout=1)
-    assert not killer.is_alive()
+    killer.join(timeout=60)
     assert str(summary) == "59 face(s) in 60 image(s), 1 unreadable"
     check_rows(read_rows(output))
-    dead = noted(notes, lost.node_id)
-    survivors = noted(notes, cluster.head_node.node_id)
-    assert len(dead) < 60
-    assert set(dead) & set(survivors), "the killed node had finished all that it had begun"
+    begun, labelled_by_the_other = noted(notes / lost.node_id), noted(notes / cluster.head_node.node_id)
+    assert len(begun) == STOP_AT
+    assert set(begun[4:]) <= set(labelled_by_the_other)
 
     write_image(images / "61.png", fake_estimator.face(61))  # the same command labels what is new
     with pytest.raises(UserError, match="already has"):
@@ -179,7 +185,7 @@ def test_unusable_weights_are_refused_before_workers_start(images, tmp_path):
 
 def test_workers_that_no_node_has_room_for_are_refused(cluster, images, tmp_path):
     with pytest.raises(UserError, match=r"--cpus_per_worker must be <= 1, got 2"):
-        label_images(str(images), str(tmp_path / "labels"), partial(slow_predictor, tmp_path), cpus_per_worker=2)
+        label_images(str(images), str(tmp_path / "labels"), partial(gated_predictor, tmp_path, ""), cpus_per_worker=2)
 
 
 def test_missing_ray_is_named(monkeypatch):
