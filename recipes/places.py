@@ -63,7 +63,7 @@ def open_place(address: str) -> Place:
 
 
 def find_images(place: Place) -> dict[str, bytes]:
-    """Find image files by their ending; hidden ones are skipped.
+    """Find images: in a local folder those that the demo finds, elsewhere by their ending; hidden ones are skipped.
 
     Returns:
         Names as in predictions.csv, which are paths below the folder, and the whole paths.
@@ -74,7 +74,7 @@ def find_images(place: Place) -> dict[str, bytes]:
     found = {}
     for path in sorted(map(os.fspath, _find_paths(place))):
         name = path.removeprefix(place.path).lstrip("/") or os.path.basename(path)
-        if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".") and "/." not in name:
+        if not name.startswith(".") and "/." not in name:
             found[os.fsencode(name).decode("utf-8", "backslashreplace")] = os.fsencode(path)
     if not found:
         where = f"{place.path}/{place.pattern}".rstrip("/")
@@ -83,13 +83,15 @@ def find_images(place: Place) -> dict[str, bytes]:
 
 
 def _find_paths(place: Place) -> Iterable[str | Path]:
+    if place.filesystem is None and not place.pattern:
+        return list_images(place.path) if os.path.exists(place.path) else []
     pattern = f"{place.path}/{place.pattern}"
-    if place.filesystem is not None:
+    if place.filesystem is None:
+        paths = filter(os.path.isfile, glob.iglob(pattern, recursive=True))
+    else:
         files = ArrowFSWrapper(place.filesystem)
-        return files.glob(pattern) if place.pattern else files.find(place.path)
-    if place.pattern:
-        return filter(os.path.isfile, glob.iglob(pattern, recursive=True))
-    return [place.path] if os.path.isfile(place.path) else list_images(place.path)
+        paths = files.glob(pattern) if place.pattern else files.find(place.path)
+    return (path for path in paths if os.path.splitext(path)[1].lower() in EXTENSIONS)
 
 
 def find_done(target: Place, skip_existing: bool) -> frozenset[str]:

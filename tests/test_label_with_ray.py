@@ -227,6 +227,11 @@ def test_images_are_found_in_a_folder_by_a_glob_and_by_name(tmp_path, scheme, pa
     ]
 
 
+def test_images_of_a_local_folder_are_told_by_their_content(tmp_path):
+    (tmp_path / "portrait.jfif_").write_bytes((ROOT / "samples" / "grace_hopper.jpg").read_bytes())
+    assert list(places.find_images(places.open_place(str(tmp_path)))) == ["portrait.jfif_"]
+
+
 def test_a_folder_may_be_named_like_a_pattern(tmp_path):
     touch(tmp_path, "[1]/a.jpg")
     assert list(places.find_images(places.open_place(str(tmp_path / "[1]")))) == ["a.jpg"]
