@@ -50,7 +50,7 @@ def _listed(folder: Path) -> pd.DataFrame:
     """Columns `path`, `gender`, `age`, `margin`, `list` of all images that stand in a list, `val` first."""
     images = folder / "original images"
     lists = [_read_list(folder, name) for name in ("val", "train")]
-    if all(rows.empty for rows in lists):
+    if all(rows.empty for rows in lists) and images.is_dir():
         names = [path.name for path in list_images(images, recursive=False)]
         lists = [pd.DataFrame({"name": names, "gender": np.nan, "list": ""})]
     table = pd.concat(lists, ignore_index=True)
