@@ -10,20 +10,30 @@ The best weights go to checkpoints/. All keys and their defaults:
 
 import os
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
 
-from src import cli
-from src.training import hydra_arguments
+
+def _stop(number: int, frame: object) -> None:
+    """End the process while it still imports; later `cli.defer_interrupts` has the signal."""
+    os.write(2, b"interrupted: nothing has begun; start the same command again\n")
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop)
+
+from src import cli  # noqa: E402
+from src.training import hydra_arguments  # noqa: E402
 
 
 def main() -> None:
     """Run the trainings that the arguments describe."""
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        print(help_text())
-        return
+        cli.run(lambda: print(help_text()))
     cli.defer_interrupts()
     several = bool({"-m", "--multirun"} & set(arguments))
     printed = commands(arguments, several)

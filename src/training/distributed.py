@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import socket
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -22,6 +23,8 @@ from src.training.config import Config
 
 HEARTBEAT_SECONDS = 20
 """A process that JAX has not heard of for so long counts as ended, and all others end."""
+GRACE_SECONDS = 5
+"""How long process 0 outlives an error of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +117,18 @@ def join(cfg: Config) -> Iterator[Group]:
         with _use_devices(cfg) as count:
             yield Group(devices=count)
         return
-    with _quiet(process_id > 0), _lost_connections(), _use_all_devices(processes, process_id, cfg) as count:
+    with _quiet(process_id > 0), _ending_together(process_id), _use_all_devices(processes, process_id, cfg) as count:
         yield Group(processes, process_id, count)
 
 
 @contextmanager
-def _lost_connections() -> Iterator[None]:
+def _ending_together(process_id: int) -> Iterator[None]:
     """Say in one line that another process has ended; JAX raises exceptions of several types."""
     try:
-        yield
+        with _grace(GRACE_SECONDS if process_id == 0 else 0):
+            yield
+    except (UserError, JobError, OSError):
+        raise
     except Exception as error:
         if not re.search(r"Gloo|NCCL|UNAVAILABLE|[Cc]oordination|[Cc]onnection", str(error)):
             raise
@@ -131,6 +137,16 @@ def _lost_connections() -> Iterator[None]:
             "another process of this training has ended, or its machine is down; start all processes again with "
             "train.resume=true"
         ) from error
+
+
+@contextmanager
+def _grace(seconds: float) -> Iterator[None]:
+    """Wait after an error: the others lose JAX's service with process 0, and may be about to end with their own."""
+    try:
+        yield
+    except BaseException:
+        time.sleep(seconds)
+        raise
 
 
 @contextmanager
