@@ -32,6 +32,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="of several faces use the one at the center, else one that is twice as wide as all others",
     )
     parser.add_argument("--min_size", type=int, default=0, metavar="N", help="minimum width of a face, pixels")
+    parser.add_argument(
+        "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
+    )
     parser.add_argument("--threshold", type=float, help="minimum score of a face (default: that of demo.py)")
     parser.add_argument(
         "--max_side", type=int, default=512, metavar="N", help="shrink larger crops to this side, pixels"
@@ -45,7 +48,7 @@ def main() -> None:
     from src.images import THRESHOLD
 
     threshold = THRESHOLD if args.threshold is None else args.threshold
-    settings = CropSettings(args.margin, args.min_size, threshold, args.max_side, args.main_face)
+    settings = CropSettings(args.margin, args.min_size, threshold, args.max_side, args.main_face, args.profiles)
     print("\n".join(crop_folder(args.input, args.output, args.labels, settings)))
 
 

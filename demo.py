@@ -44,6 +44,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=("auto", 0, 1, 2, 3),
         help="search at 2^N times the size, for small faces (default: auto, 0 and where nothing is found 1)",
     )
+    detector.add_argument(
+        "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
+    )
     detector.add_argument("--max_side", type=int, help="longest side of the searched copy, pixels (default: 640)")
     return parser.parse_args(arguments)
 

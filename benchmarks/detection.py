@@ -1,15 +1,19 @@
-"""Share of faces found, boxes elsewhere and time of the face detector for its settings.
+"""Share of faces found, other boxes and time of the face detector for its settings.
 
-    python benchmarks/detection.py FOLDER [FOLDER ...] [--limit 300] [--sheet boxes.png]
+    python benchmarks/detection.py PHOTOS [PHOTOS ...] [--limit 300] [--sheet boxes.png]
+    python benchmarks/detection.py test.csv --image_dir data/FairFace --face 0.8
 
-The pictures must each show one main face in the middle; it counts as found when a box holds the middle of the picture.
-Boxes elsewhere are false ones and faces in the background alike: `--sheet` shows those of the default setting, to be
-told apart by eye.
+PHOTOS is a folder, or a list (.csv, .txt) whose first column names images in `--image_dir`. The images must each show
+one main face in the middle. With `--face`, the share of the image's width that the face takes, it counts as found when
+a box overlaps the central square of that share (intersection over union of at least 0.5); without, when a box holds the
+middle of the image. Other boxes are false ones and faces in the background alike: `--sheet` shows those of the default
+setting, to be told apart by eye. All settings search the same image in turn, so that a busy machine slows all alike.
 """
 
 import argparse
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,74 +21,123 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.images.boxes import crop_box
-from src.images.detector import FaceDetector
-from src.images.io import ImageError, list_images, read_image, resize, write_image
+from src.images import (
+    Box,
+    Face,
+    FaceDetector,
+    ImageError,
+    box_area,
+    crop_box,
+    list_images,
+    read_image,
+    resize,
+    shared_area,
+    write_image,
+)
 
-SETTINGS = [(upsample, threshold) for upsample in (0, "auto", 1) for threshold in (0.0, -0.3, -0.4, -0.5, -0.6, -0.7)]
+SETTINGS = {
+    "default": {},
+    "threshold 0": {"threshold": 0.0},
+    "threshold -0.3": {"threshold": -0.3},
+    "threshold -0.7": {"threshold": -0.7},
+    "upsample 0": {"upsample": 0},
+    "upsample 1": {"upsample": 1},
+    "max_side 640": {"max_side": 640},
+    "no profiles": {"profiles": False},
+    "no profiles, upsample 0, max_side 640": {"profiles": False, "upsample": 0, "max_side": 640},
+}
 TILE = 112
 
 
-def read_some(folder: Path, limit: int) -> list[np.ndarray]:
-    """Up to `limit` readable pictures, spread evenly over the folder."""
-    paths = list_images(folder)
-    pictures = []
-    for path in paths[:: max(len(paths) // limit, 1)][:limit]:
+@dataclass
+class Result:
+    """What one setting did to the images so far."""
+
+    found: int = 0
+    others: int = 0
+    seconds: float = 0.0
+
+    def add(self, faces: list[Face], image: np.ndarray, face: float | None) -> None:
+        main = [is_main(box.box, image, face) for box in faces]
+        self.found += any(main)
+        self.others += len(main) - sum(main)
+
+
+def list_paths(photos: Path, image_dir: Path, limit: int) -> list[Path]:
+    """Up to `limit` images of a folder or a list, spread evenly over it."""
+    if photos.is_dir():
+        paths = list_images(photos)
+    else:
+        rows = photos.read_text(encoding="utf-8").splitlines()
+        paths = [image_dir / row.replace(" ", ",").split(",")[0] for row in rows]
+        paths = [path for path in paths if path.suffix]  # a header has none
+    return [paths[row] for row in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
+
+
+def is_main(box: Box, image: np.ndarray, face: float | None) -> bool:
+    """Whether a box is on the main face."""
+    height, width = image.shape[:2]
+    if face is None:
+        return box[0] <= width / 2 < box[2] and box[1] <= height / 2 < box[3]
+    side = face * width / 2
+    centre = tuple(round(edge) for edge in (width / 2 - side, height / 2 - side, width / 2 + side, height / 2 + side))
+    shared = shared_area(box, centre)
+    return shared >= 0.5 * (box_area(box) + box_area(centre) - shared)
+
+
+def measure(paths: list[Path], face: float | None) -> tuple[dict[str, Result], list[np.ndarray]]:
+    """What every setting did to the images, and tiles of the default's other boxes with a margin and the score."""
+    detectors = {name: FaceDetector(**options) for name, options in SETTINGS.items()}
+    results = {name: Result() for name in SETTINGS}
+    tiles = []
+    for path in paths:
         try:
-            pictures.append(read_image(path))
+            image = read_image(path)
         except ImageError as error:
             print(f"skipped {path}: {error}", file=sys.stderr)
-    return pictures
+            continue
+        for name, detector in detectors.items():
+            start = time.process_time()
+            faces = detector.detect(image)
+            results[name].seconds += time.process_time() - start
+            results[name].add(faces, image, face)
+            if name == "default":
+                tiles += [draw_tile(image, box) for box in faces if not is_main(box.box, image, face)]
+    return results, tiles
 
 
-def holds_middle(box: tuple[int, int, int, int], image: np.ndarray) -> bool:
-    y, x = image.shape[0] / 2, image.shape[1] / 2
-    return box[0] <= x < box[2] and box[1] <= y < box[3]
+def draw_tile(image: np.ndarray, face: Face) -> np.ndarray:
+    tile = resize(crop_box(image, face.box, 0.3), TILE).copy()
+    return cv2.putText(tile, f"{face.score:.2f}", (3, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
 
 
-def measure(pictures: list[np.ndarray], detector: FaceDetector) -> tuple[float, float, float]:
-    """Share of pictures with the main face found, boxes elsewhere a picture, processor milliseconds a picture."""
-    found = elsewhere = 0
-    start = time.process_time()
-    for image in pictures:
-        main = [holds_middle(face.box, image) for face in detector.detect(image)]
-        found += any(main)
-        elsewhere += len(main) - any(main)
-    milliseconds = (time.process_time() - start) * 1000
-    return found / len(pictures), elsewhere / len(pictures), milliseconds / len(pictures)
-
-
-def draw_sheet(pictures: list[np.ndarray], detector: FaceDetector) -> np.ndarray:
-    """All boxes elsewhere than in the middle, with a margin and the score, ten in a row."""
-    tiles = []
-    for image in pictures:
-        for face in detector.detect(image):
-            if not holds_middle(face.box, image):
-                tile = resize(crop_box(image, face.box, 0.3), TILE).copy()
-                cv2.putText(tile, f"{face.score:.2f}", (3, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 0), 1)
-                tiles.append(tile)
-    tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(tiles) % 10 or 10 * (not tiles))
+def draw_sheet(tiles: list[np.ndarray]) -> np.ndarray:
+    """All tiles, ten in a row."""
+    tiles = tiles + [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(tiles) % 10 or 10 * (not tiles))
     return np.vstack([np.hstack(tiles[start : start + 10]) for start in range(0, len(tiles), 10)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--limit", type=int, default=300, help="pictures of each folder (default: 300)")
-    parser.add_argument("--sheet", type=Path, help="picture file for the boxes elsewhere")
+    parser.add_argument("photos", nargs="+", type=Path, help="folders or lists of images")
+    parser.add_argument("--image_dir", type=Path, default=Path(), help="where the images of a list are")
+    parser.add_argument("--limit", type=int, default=300, help="images of each folder or list (default: 300)")
+    parser.add_argument("--face", type=float, help="share of the image's width that the central face takes")
+    parser.add_argument("--sheet", type=Path, help="image file for the default's other boxes")
     arguments = parser.parse_args()
-    sheets = []
-    for folder in arguments.folders:
-        pictures = read_some(folder, arguments.limit)
-        print(f"\n{folder.name}, {len(pictures)} pictures\n")
-        print("| upsample | threshold | main face found | other boxes a picture | processor ms |")
-        print("|---|---|---|---|---|")
-        for upsample, threshold in SETTINGS:
-            found, elsewhere, ms = measure(pictures, FaceDetector(upsample, threshold))
-            print(f"| {upsample} | {threshold:g} | {found:.3f} | {elsewhere:.2f} | {ms:.0f} |", flush=True)
-        sheets.append(draw_sheet(pictures, FaceDetector()))
+    tiles = []
+    for photos in arguments.photos:
+        paths = list_paths(photos, arguments.image_dir, arguments.limit)
+        results, others = measure(paths, arguments.face)
+        tiles += others
+        print(f"\n{photos.name}, {len(paths)} images\n")
+        print("| setting | main face found | other boxes per image | time (ratio) |")
+        print("|---|---|---|---|")
+        for name, result in results.items():
+            found, elsewhere = result.found / len(paths), result.others / len(paths)
+            print(f"| {name} | {found:.3f} | {elsewhere:.2f} | {result.seconds / results['default'].seconds:.2f} |")
     if arguments.sheet:
-        write_image(arguments.sheet, np.vstack(sheets))
+        write_image(arguments.sheet, draw_sheet(tiles))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class CropSettings:
     threshold: float = THRESHOLD
     max_side: int = 512
     main_face: bool = False
+    profiles: bool = True
 
 
 def crop_folder(
@@ -223,7 +224,7 @@ def _crop_all(
     Yields:
         A photo with its record, or with the error why there is none.
     """
-    detector = FaceDetector(threshold=settings.threshold)
+    detector = FaceDetector(threshold=settings.threshold, profiles=settings.profiles)
     stems = journal.choose_stems(photo.name for photo in photos)
 
     def crop(photo: Photo) -> Record | ImageError:

@@ -30,6 +30,7 @@ def run_demo(
     threshold: float = THRESHOLD,
     upsample: int | str = "auto",
     max_side: int = MAX_SIDE,
+    profiles: bool = True,
     skip_existing: bool = False,
     json: bool = False,
 ) -> None:
@@ -61,7 +62,7 @@ def run_demo(
         else:
             prepare_output(output_dir)
         estimator = load_estimator(weight_file, background=image_dir is not None)  # after all that may fail at once
-        detector = FaceDetector(upsample, threshold, max_side)
+        detector = FaceDetector(upsample, threshold, max_side, profiles)
         predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
         window = stack.enter_context(Window()) if output_dir is None else None
         if image_dir is not None and output_dir is not None:

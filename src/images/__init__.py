@@ -13,7 +13,7 @@ from src.images.boxes import (
     grow_box,
     shared_area,
 )
-from src.images.detector import MAX_SIDE, THRESHOLD, Face, FaceDetector, find_main_face
+from src.images.detector import FRONTAL, MAX_SIDE, PROFILES, THRESHOLD, Face, FaceDetector, find_main_face
 from src.images.folder import EXTENSIONS, FoundImages, find_images, list_images
 from src.images.io import (
     LARGEST_FILE,
@@ -28,9 +28,11 @@ from src.images.io import (
 __all__ = [
     "BOX_COLUMNS",
     "EXTENSIONS",
+    "FRONTAL",
     "LARGEST_FILE",
     "MAX_MARGIN",
     "MAX_SIDE",
+    "PROFILES",
     "THRESHOLD",
     "Box",
     "Face",

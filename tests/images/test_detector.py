@@ -8,7 +8,7 @@ import pytest
 
 from src.cli import ROOT
 from src.images.boxes import box_area, shared_area
-from src.images.detector import FRONTAL, Face, FaceDetector, find_main_face, suppress_overlaps
+from src.images.detector import FRONTAL, PROFILES, Face, FaceDetector, drop_doubtful, find_main_face, suppress_overlaps
 from src.images.io import read_image
 
 EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the pictures by eye
@@ -176,3 +176,27 @@ def test_main_face_is_large_and_central():
     assert find_main_face([corner, centre, small], size) == centre
     assert find_main_face([corner], size) == corner
     assert find_main_face([], size) is None
+
+
+def test_a_doubtful_turned_head_stays_only_alone_and_large():
+    frontal, doubtful = Face((0, 0, 50, 50), -0.4), Face((100, 0, 150, 50), 0.29, turned=True)
+    clear = Face((200, 0, 240, 40), 0.3, turned=True)
+    assert drop_doubtful([frontal, doubtful, clear], 400) == [frontal, clear]
+    assert drop_doubtful([doubtful], 200) == [doubtful]  # as wide as a quarter of the image
+    assert drop_doubtful([doubtful], 201) == []
+    assert drop_doubtful([], 100) == []
+
+
+def test_detector_of_turned_heads_finds_upright_faces_as_dlibs_own(grace, eileen):
+    for image in (grace, eileen):
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        own = dlib.get_frontal_face_detector().run(gray, 0, 0)
+        both = dlib.fhog_object_detector(str(PROFILES)).run(gray, 0, 0)
+        assert list(both[0])[: len(own[0])] == list(own[0])
+        np.testing.assert_allclose(list(both[1])[: len(own[0])], list(own[1]), atol=1e-5)
+        assert list(own[2]) == list(both[2])[: len(own[0])]
+
+
+def test_turned_heads_are_optional():
+    assert FaceDetector()._dlib().num_detectors == 9
+    assert FaceDetector(profiles=False)._dlib().num_detectors == 5
