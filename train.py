@@ -35,6 +35,7 @@ def main() -> None:
     if {"-h", "--help"} & set(arguments):
         cli.run(lambda: print(help_text()))
     cli.defer_interrupts()
+    sys.stdout.reconfigure(line_buffering=True)  # a log shows each line when it is written
     several = bool({"-m", "--multirun"} & set(arguments))
     printed = commands(arguments, several)
     sys.argv[1:] = hydra_arguments(arguments, several)
