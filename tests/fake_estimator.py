@@ -9,7 +9,7 @@ class FakeEstimator:
     """The age is the mean red of a face's left half, the probability of being male its mean green / 255."""
 
     def __init__(self, margin=0.4, img_size=8, batch_size=4):
-        self.info = SimpleNamespace(margin=margin, img_size=img_size, resize="area")
+        self.info = SimpleNamespace(margin=margin, img_size=img_size, resize="area", heads=("gender", "age"))
         self.batch_size = batch_size
         self.calls = []
 

@@ -1,5 +1,6 @@
 """Draw boxes and labels on images."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +12,7 @@ from src.inference import Prediction
 FONT = cv2.FONT_HERSHEY_DUPLEX
 WHITE = (255, 255, 255)
 DARK = (40, 40, 40)
-COLOURS = {"F": (190, 20, 110), "M": (15, 90, 200)}
+COLOURS = {"F": (190, 20, 110), "M": (15, 90, 200), "": DARK}
 """Colour of boxes and labels by gender, RGB; dark enough for white text."""
 MIN_TEXT_HEIGHT = 12
 """Minimum height of a label's text, pixels, where the image has room for it."""
@@ -55,8 +56,12 @@ def draw_status(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def label_text(prediction: Prediction) -> str:
-    """Return the text of a label: age in whole years and gender, ASCII only since OpenCV 4 draws nothing else."""
-    return f"{round(prediction.age)} {prediction.gender}"
+    """Return the text of a label: what is known of age in whole years and gender.
+
+    ASCII only, since OpenCV 4 draws nothing else.
+    """
+    age = "" if math.isnan(prediction.age) else str(round(prediction.age))
+    return f"{age} {prediction.gender}".strip()
 
 
 def _text_height(image: np.ndarray, box: Box) -> float:

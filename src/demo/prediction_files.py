@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,13 +72,13 @@ class PredictionFiles:
 
 
 def csv_row(image: str, prediction: Prediction, frame: int | None = None, time: float | None = None) -> tuple:
-    """Return one face as a row under `CSV_HEADER`."""
+    """Return one face as a row under `CSV_HEADER`; cells of what is not known are empty."""
     return (
         image,
         *prediction.box,
-        f"{prediction.age:.2f}",
+        "" if math.isnan(prediction.age) else f"{prediction.age:.2f}",
         prediction.gender,
-        f"{prediction.male_probability:.4f}",
+        "" if math.isnan(prediction.male_probability) else f"{prediction.male_probability:.4f}",
         "" if frame is None else frame,
         "" if time is None else f"{time:.3f}",
     )
@@ -90,9 +91,11 @@ def json_line(
     faces = [
         {
             "box": list(prediction.box),
-            "age": round(prediction.age, 2),
-            "gender": prediction.gender,
-            "male_probability": round(prediction.male_probability, 4),
+            "age": None if math.isnan(prediction.age) else round(prediction.age, 2),
+            "gender": prediction.gender or None,
+            "male_probability": (
+                None if math.isnan(prediction.male_probability) else round(prediction.male_probability, 4)
+            ),
         }
         for prediction in predictions
     ]

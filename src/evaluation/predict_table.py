@@ -28,6 +28,7 @@ from src.images import (
     resize,
     shared_area,
 )
+from src.labels import HEADS
 
 
 class Estimator(Protocol):
@@ -92,6 +93,8 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
         UserError: the weights' margin is above that of a face crop.
         JobError: no image got a prediction.
     """
+    untrained = [head for head in HEADS if head not in estimator.info.heads and head in table]
+    table = table.assign(**dict.fromkeys(untrained, np.nan))  # nothing is measured of a head that was not trained
     if estimator.batch_size < 1:
         raise UserError(f"--batch_size must be >= 1, got {estimator.batch_size}")
     searched = table["margin"].isna() | detect

@@ -11,7 +11,7 @@ from src import images, models
 from src.images import FaceDetector
 from src.inference.predictor import Prediction, Predictor
 from src.inference.runtimes import InBackground, Run, open_runtime
-from src.labels import GENDERS, MALE, expected_age
+from src.labels import GENDERS, HEADS, MALE, expected_age
 from src.models import WeightsInfo
 
 
@@ -92,15 +92,16 @@ class AgeGenderEstimator:
         name = self.source.name if self.source else info.label or info.model_name
         trained = f", trained on {info.data}" if info.data else ""
         mirrored = ", averaged over mirror images" if self.mirrored else ""
+        trained = f", {' and '.join(info.heads)} only{trained}" if len(info.heads) < len(HEADS) else trained
         network = f"{info.model_name}, {info.img_size} pixels, margin {info.margin:g}{mirrored}"
         return f"{name}: {network}{trained}; {self._errors()}"
 
     def _errors(self) -> str:
         metrics = self.info.metrics
         parts = []
-        if "val_pred_age_mae" in metrics:
+        if "val_pred_age_mae" in metrics and "age" in self.info.heads:
             parts.append(f"age off by {metrics['val_pred_age_mae']:.2f} years on average")
-        if metrics.get("val_pred_gender_accuracy"):  # 0 where no picture had a gender
+        if metrics.get("val_pred_gender_accuracy") and "gender" in self.info.heads:  # 0 where no picture had a gender
             parts.append(f"gender right in {metrics['val_pred_gender_accuracy']:.1%}")
         return f"{', '.join(parts)} of its validation pictures" if parts else "its error is not known"
 
@@ -111,7 +112,8 @@ class AgeGenderEstimator:
             faces: Face pictures of any size, uint8 `(height, width, 3)` RGB, cut with `self.margin`.
 
         Returns:
-            Ages in years, 0..100, and the probability of being male, 0..1: two float64 arrays `(len(faces),)`.
+            Ages in years, 0..100, and the probability of being male, 0..1: two float64 arrays `(len(faces),)`. NaN
+            where the head was not trained.
 
         Raises:
             ValueError: A face is no such picture; answers to another range or shape of numbers would be wrong.
@@ -125,6 +127,9 @@ class AgeGenderEstimator:
             genders, age_probabilities = self._run(batch)
             ages[rows] = expected_age(age_probabilities)
             male_probability[rows] = genders[:, self._male_column]
+        for head, output in (("age", ages), ("gender", male_probability)):
+            if head not in self.info.heads:
+                output[:] = np.nan
         return ages, male_probability
 
     def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

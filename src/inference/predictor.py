@@ -1,5 +1,6 @@
 """Pictures in, predictions out, in the same order: detection on all cores, faces of many pictures in one batch."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ MEMORY = 2**28
 
 
 class Prediction(NamedTuple):
-    """One face: box in pixels of the picture, age in years, probability 0..1 that it is a man's."""
+    """One face: box in pixels of the image, age in years, probability of being male, 0..1; NaN where not known."""
 
     box: Box
     age: float
@@ -28,7 +29,9 @@ class Prediction(NamedTuple):
 
     @property
     def gender(self) -> str:
-        """`F` or `M`."""
+        """`F` or `M`; empty where the gender is not known."""
+        if math.isnan(self.male_probability):
+            return ""
         return "M" if self.male_probability >= 0.5 else "F"
 
 

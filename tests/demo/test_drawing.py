@@ -1,3 +1,5 @@
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ def test_label_texts():
     assert label_text(Prediction((0, 0, 9, 9), 33.6, WOMAN)) == "34 F"
     assert label_text(Prediction((0, 0, 9, 9), 0.4, MAN)) == "0 M"
     assert label_text(Prediction((0, 0, 9, 9), 50.0, 0.5)) == "50 M"
+    assert label_text(Prediction((0, 0, 9, 9), 50.0, math.nan)) == "50"
+    assert label_text(Prediction((0, 0, 9, 9), math.nan, 0.5)) == "M"
 
 
 def test_draws_on_a_copy():

@@ -40,6 +40,10 @@ def test_gender():
 
 
 def test_row_and_line():
+    unknown = Prediction((1, 2, 30, 40), float("nan"), float("nan"))
+    assert csv_row("a.jpg", unknown) == ("a.jpg", 1, 2, 30, 40, "", "", "", "", "")
+    face = {"box": [1, 2, 30, 40], "age": None, "gender": None, "male_probability": None}
+    assert json.loads(json_line("a.jpg", [unknown])) == {"image": "a.jpg", "faces": [face]}
     assert csv_row("a/b.jpg", ANNA) == ("a/b.jpg", 1, 2, 30, 40, "33.46", "F", "0.1235", "", "")
     assert csv_row("a.mp4", ANNA, 7, 0.28)[-2:] == (7, "0.280")
     assert json.loads(json_line("ä.jpg", [BO])) == {

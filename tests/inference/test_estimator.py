@@ -73,6 +73,17 @@ def test_average_over_mirror_images(own, asked, both):
     np.testing.assert_allclose(male_probability, [0.5, 0, 0.5] if both else [0, 0, 1], atol=1e-4)
 
 
+@pytest.mark.parametrize("head", ["age", "gender"])
+def test_a_head_that_was_not_trained_has_no_output(head):
+    metrics = {"val_pred_age_mae": 0.0, "val_pred_gender_accuracy": 0.9}
+    one = estimator(heads=(head,), metrics=metrics)
+    ages, male_probability = one.predict([RED, BLUE])
+    assert np.isnan(ages).all() == (head == "gender")
+    assert np.isnan(male_probability).all() == (head == "age")
+    assert f", {head} only; {'age off' if head == 'age' else 'gender right'}" in one.describe()
+    assert ("gender right" in one.describe()) == (head == "gender")
+
+
 def test_the_average_is_said():
     assert ", averaged over mirror images" in estimator(mirrored=True).describe()
     assert "mirror" not in estimator().describe()
