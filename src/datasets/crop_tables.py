@@ -141,8 +141,10 @@ def faces_table(
     rows = []
     old = filled_in.to_dict("index")
     for photo in photos:
-        record = records.get(photo.name)
-        for crop, box in zip(record.crops, record.boxes, strict=True) if record else ():
+        if photo.name not in records:
+            continue
+        record = records[photo.name]
+        for crop, box in zip(record.crops, record.boxes, strict=True):
             cells = old.get(crop, {})
             known = photo.labels if photo.labelled else cells
             labels = {name: _cell(known.get(name, math.nan)) for name in LABELS}

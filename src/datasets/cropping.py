@@ -96,12 +96,12 @@ def crop_folder(
     """
     settings = settings or CropSettings()
     _check(input_dir, output_dir, settings)
+    contradicting: list[str] = []
+    found = FoundImages(input_dir)
     if labels is None:
         photos, found = find_photos(input_dir, output_dir)
-        contradicting = []
     else:
         photos, contradicting = read_photos(labels, input_dir, settings.margin)
-        found = FoundImages(input_dir)
     unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, (CONTRADICTING, ""))
     failed = dict(found.unreadable)
     unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}
@@ -244,13 +244,12 @@ def _crop_all(
 
 
 def _crop_one(photo: Photo, stem: str, output_dir: Path, detector: FaceDetector, settings: CropSettings) -> Record:
-    stamp = file_stamp(photo.path)
-    image = read_image(photo.path)
+    stamp, image = file_stamp(photo.path), read_image(photo.path)
     boxes = [face.box for face in detector.detect(image) if face.box[2] - face.box[0] >= settings.min_size]
     chosen, reason = choose_faces(boxes, image.shape[:2], settings.main_face, photo.labelled)
     cuts = [cut_face(image, box, settings.margin, settings.max_side) for box in chosen]
     sha256 = file_sha256(photo.path)
-    if sha256 is None:
+    if sha256 is None or stamp is None:
         raise ImageError("the file has gone")
     inner = [list(box) for _, box in cuts]
     record = Record(photo.name, stamp, photo.labelled, sha256, stem, inner, len(boxes), reason)

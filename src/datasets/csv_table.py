@@ -210,9 +210,9 @@ def _add_ranges(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
         for name in AGE_RANGE_COLUMNS
     ]
     known = ends[0].notna() | ends[1].notna()
-    age_min = clip_age(ends[0].fillna(0)).where(known)
-    age_max = clip_age(ends[1].fillna(MAX_AGE)).where(known)
-    require_cells(~(age_min > age_max), cells["age_min"], path, "at most age_max")
+    age_min = ends[0].fillna(0).clip(upper=MAX_AGE).where(known)
+    age_max = ends[1].fillna(MAX_AGE).clip(upper=MAX_AGE).where(known)
+    require_cells(~(age_min > age_max), cells.get("age_min", age_min), path, "at most age_max")
     outside = (table["age"] < age_min) | (table["age"] >= age_max + 1)
     require_cells(~outside, cells.get("ages", age_min), path, "within age_min..age_max")
     table["age"] = table["age"].fillna(age_min.where(age_min == age_max))

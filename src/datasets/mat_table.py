@@ -8,6 +8,7 @@ project's convention: BGR, and gender 0 = male where `db` is `utk`.
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +106,10 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
     return table, db
 
 
-def _strings(content: dict, key: str, default: list[str]) -> list[str]:
+def _strings(content: dict, key: str, default: Sequence[str]) -> list[str]:
     """The strings under a key; the format pads them with blanks to one length."""
     return [str(text).strip() for text in as_text(content[key]).ravel()] if key in content else list(default)
 
 
 def _split_of(image: np.ndarray) -> str:
-    return content_split_without_test(hashlib.sha256(image).hexdigest())
+    return content_split_without_test(hashlib.sha256(image.tobytes()).hexdigest())

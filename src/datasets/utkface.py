@@ -17,7 +17,7 @@ from src.datasets.mat_table import check_size, write_mat
 from src.datasets.splits import SPLITS, content_split
 from src.files import file_sha256, map_threads
 from src.images import EXTENSIONS, ImageError, read_image, resize
-from src.labels import FEMALE, MALE, clip_age
+from src.labels import FEMALE, MALE, MAX_AGE
 
 # The images ("chips") are face boxes with a border. Measured with dlib on 600 chips of the train split, each on a
 # larger ground and randomly scaled, since dlib's box sizes are a factor 1.2 apart: (chip / box - 1) / 2 has the median
@@ -47,7 +47,7 @@ def parse_name(name: str) -> tuple[int, int] | None:
     What follows age and gender may be odd: some real names lack the third field or a dot, or have a space.
     """
     match = LABELS_IN_NAME.match(name)
-    return match and (int(clip_age(int(match[1]))), GENDERS_IN_NAME[match[2]])
+    return match and (min(int(match[1]), MAX_AGE), GENDERS_IN_NAME[match[2]])
 
 
 def ethnicities(paths: Iterable[str]) -> list[str]:
@@ -113,7 +113,7 @@ def check_images(frame: pd.DataFrame, folder: Path, img_size: int | None = None)
         except ImageError:
             return False
         if images is not None and row in place:
-            images[place[row]] = resize(image, img_size)
+            images[place[row]] = resize(image, images.shape[1])
         return True
 
     readable = np.array(map_threads(is_readable, distinct, "decode"), dtype=bool)
@@ -150,7 +150,7 @@ def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
     if not (frame["rule"] == "").any():
         reasons = ", ".join(f"{count:,} {RULES[rule]}" for rule, count in frame["rule"].value_counts().items())
         raise JobError(f"none of the {len(frame):,} files in {folder} can be used: {reasons}")
-    if as_mat:
+    if images is not None:
         write_mat(output, images, frame[frame["rule"] == ""], "utk")
     else:
         write_csv(meta_table(frame), output)

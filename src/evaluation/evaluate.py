@@ -196,7 +196,7 @@ def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def save_plots(folder: Path, ages: plots.Ages) -> None:
+def save_plots(folder: Path, ages: dict[str, tuple[pd.Series, pd.Series]]) -> None:
     """Write `scatter.png` and `error_histogram.png`, each with a panel for each entry that has any known age."""
     known = {what: (true, predicted) for what, (true, predicted) in ages.items() if true.notna().any()}
     if known:

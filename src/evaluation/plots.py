@@ -61,7 +61,7 @@ def plot_error_histogram(ages: Ages) -> Figure:
 def _draw_error_histogram(axes: Axes, what: str, true: np.ndarray, predicted: np.ndarray) -> None:
     errors = predicted - true
     reach = max(10, int(np.ceil(np.abs(errors).max(initial=0))))
-    axes.hist(errors, bins=np.arange(-reach - 0.5, reach + 1), color=BLUE)
+    axes.hist(errors, bins=[edge - 0.5 for edge in range(-reach, reach + 2)], color=BLUE)
     axes.axvline(0, color="black", linewidth=1)
     mean = metrics.mean_error(true, predicted)
     axes.axvline(mean, color=ORANGE, linestyle="--", label=f"mean error {mean:+.2f} years")

@@ -37,6 +37,8 @@ class Estimator(Protocol):
     info: Any
     batch_size: int
 
+    def describe(self) -> str: ...
+
     def predict(self, faces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]: ...
 
 
@@ -119,7 +121,7 @@ def _boxes(table: pd.DataFrame) -> list[Box | None]:
     if BOX_COLUMNS[0] not in table:
         return [None] * len(table)
     rows = table[BOX_COLUMNS].itertuples(index=False, name=None)
-    return [None if np.isnan(row[0]) else tuple(map(int, row)) for row in rows]
+    return [None if np.isnan(row[0]) else (int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 def _prepare_face(

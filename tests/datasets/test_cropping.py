@@ -91,7 +91,8 @@ def test_every_face_becomes_a_crop_with_empty_cells(photos, tmp_path):
 
 def test_crops_show_the_face_that_the_detector_found(photos, tmp_path):
     image = read_image(photos / "one.jpg")
-    ((left, top, right, bottom), _), *others = FaceDetector().detect(image)
+    face, *others = FaceDetector().detect(image)
+    left, top, right, bottom = face.box
     assert not others
     assert 60 < left < right < 276  # inside the portrait that was pasted
     assert 100 < top < bottom < 316

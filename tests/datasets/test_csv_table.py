@@ -201,6 +201,9 @@ def test_ranges_in_place_of_ages(tmp_path):
     assert table["ethnicity"].tolist() == ["Indian", ""]
     alone = read(tmp_path, "genders,age_min,img_paths\n0,20,a.jpg\n")
     assert (alone["age_min"].tolist(), alone["age_max"].tolist()) == ([20], [100])
+    beside = read(tmp_path, "genders,ages,age_max,img_paths\n0,,12,a.jpg\n0,5,,b.jpg\n")
+    np.testing.assert_array_equal(beside["age_min"], [0, np.nan])
+    np.testing.assert_array_equal(beside["age_max"], [12, np.nan])
 
 
 @pytest.mark.parametrize(
