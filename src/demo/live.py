@@ -125,8 +125,8 @@ class Live:
             if self.frames.ended:
                 return
             self.frames.put(Captured(frame.image, time.monotonic()))
-        if damage := self._source.input.damage:
-            raise JobError(f"{self._source.name} is {damage}")
+        if self._source.input.damage:
+            raise JobError(self._source.describe_damage())
 
     def _estimate(self) -> None:
         tracker, number = Tracker(), 0

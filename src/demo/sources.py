@@ -130,6 +130,11 @@ class Source:
                 return
             offset = time.monotonic() - start - first[0]
 
+    def describe_damage(self) -> str:
+        """Say where a damaged video is damaged first, and how much of it could be read."""
+        read, total = self.input.frames_read, self.input.count
+        return f"{self.name} is {self.input.damage}: {read} of {max(total, read + 1)} frames could be read"
+
     def close(self) -> None:
         """End `frames` soon, also in another thread."""
         self._closed.set()

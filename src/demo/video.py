@@ -105,7 +105,7 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
             summary.rows += len(predictions)
         _write_sound(source, file)
         if video.damage:
-            raise JobError(_damage(source, partial))
+            raise JobError(f"{source.describe_damage()}; the annotated ones are in {partial}")
     partial.unlink(missing_ok=True)
     with results.lock:
         results.finish(result, summary.rows)
@@ -116,9 +116,3 @@ def _write_sound(source: Source, file: VideoFile, until: float = float("inf")) -
     sound = source.input.sound
     while sound and sound[0][0] <= until:
         file.write_sound(*sound.popleft())
-
-
-def _damage(source: Source, partial: Path) -> str:
-    read, total = source.input.frames_read, source.input.count
-    of = f"{read} of {max(total, read + 1)} frames"
-    return f"{source.name} is {source.input.damage}: {of} could be read; the annotated ones are in {partial}"
