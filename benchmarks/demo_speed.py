@@ -27,10 +27,11 @@ from src import cli
 from src.demo.drawing import draw_predictions
 from src.demo.folder import run_folder_to_files
 from src.demo.live import run_live
-from src.demo.sources import VideoSource
+from src.demo.sources import Source
 from src.images.boxes import crop_box
 from src.images.detector import FaceDetector
-from src.images.io import list_images, read_image, resize, write_image
+from src.images.folder import FoundImages, list_images
+from src.images.io import read_image, resize, write_image
 from src.inference.estimator import AgeGenderEstimator
 from src.inference.predictor import Prediction, Predictor
 from src.labels import expected_age
@@ -89,7 +90,7 @@ def folder_mode(paths: list[Path], predictor: Predictor) -> int:
 def folder_mode_with_files(paths: list[Path], predictor: Predictor) -> int:
     """Folder mode with annotated pictures and predictions on disk; returns the number of faces."""
     with tempfile.TemporaryDirectory() as output:
-        return run_folder_to_files(paths[0].parent, paths, Path(output), predictor).faces
+        return run_folder_to_files(FoundImages(paths[0].parent, paths), Path(output), predictor).faces
 
 
 def measure_folder(paths: list[Path], model: keras.Model, info: WeightsInfo, rounds: int) -> None:
@@ -137,7 +138,7 @@ def measure_live(paths: list[Path], model: keras.Model, info: WeightsInfo, secon
             x, y = round(40 + 40 * np.sin(number / 15)), round(30 + 30 * np.cos(number / 20))
             writer.write(np.ascontiguousarray(image[y : y + 480, x : x + 640, ::-1]))
         writer.release()
-        with VideoSource(str(path)) as source:
+        with Source(str(path)) as source:
             summary = run_live(source, NoWindow(), predictor, info.model_name)
     age = statistics.median(summary.label_ages) * 1000 if summary.label_ages else float("nan")
     print(
