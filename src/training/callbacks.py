@@ -307,17 +307,26 @@ class StepCallbacks(keras.callbacks.CallbackList):
 
 
 class StepBar(keras.callbacks.Callback):
-    """A bar over the steps of an epoch on a terminal; the metrics are in the line after the epoch."""
+    """Progress over the steps of an epoch and of its validation; the metrics are in the line after the epoch."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, validation_steps: int):
         super().__init__()
-        self._steps = steps
+        self._steps, self._validation_steps = steps, validation_steps
 
     def on_epoch_begin(self, epoch, logs=None):
         """Begin a bar."""
-        self._bar = Progress(total=self._steps, unit="steps", leave=False)
+        self._bar = Progress(total=self._steps, unit="steps", label=f"epoch {epoch + 1}", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
+        """Move it."""
+        self._bar.update()
+
+    def on_test_begin(self, logs=None):
+        """Begin a bar for validation."""
+        self._bar.close()
+        self._bar = Progress(total=self._validation_steps, unit="steps", label="validation", leave=False)
+
+    def on_test_batch_end(self, batch, logs=None):
         """Move it."""
         self._bar.update()
 

@@ -116,7 +116,7 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
     )
     callbacks = [EpochSetter(training), *([average] if average else []), checkpoint]
     if group.is_first:
-        callbacks.append(StepBar(len(training)))
+        callbacks.append(StepBar(len(training), len(validation)))
         if cfg.wandb.project:
             callbacks.append(WandbLogger(cfg.wandb.project, state.config, run.curves))
     history = _fit(cfg, model, training, validation, [*callbacks, Interrupter()], state)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from src.cli import Progress
 from src.training.callbacks import StepBar, StepCallbacks
 
 
@@ -40,11 +41,17 @@ def test_steps_give_no_figures_and_epochs_the_right_ones(model):
     assert recorder.epochs[0]["val_loss"] == pytest.approx(1)
 
 
-def test_the_bar_counts_the_steps():
-    bar = StepBar(4)
-    bar.on_epoch_begin(0)
+def test_the_steps_are_counted_and_a_log_gets_a_line_a_minute(monkeypatch, capsys):
+    monkeypatch.setattr(Progress, "LINE_EVERY", 0.0)  # every step is a minute late
+    bar = StepBar(4, 2)
+    bar.on_epoch_begin(6)
     for step in range(3):
         bar.on_train_batch_end(step)
-    # Without a terminal tqdm shows and counts nothing.
-    assert (bar._bar.total, bar._bar.disable or bar._bar.n == 3) == (4, True)
-    bar.on_epoch_end(0)
+    assert (bar._bar.total, bar._bar.n) == (4, 3)
+    bar.on_test_begin()
+    bar.on_test_batch_end(0)
+    assert (bar._bar.total, bar._bar.n) == (2, 1)
+    bar.on_epoch_end(6)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("epoch 7: 3 of 4 steps, ") and line.endswith(" left") for line in lines)
+    assert any(line.startswith("validation: 1 of 2 steps, ") for line in lines)
