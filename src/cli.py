@@ -127,6 +127,7 @@ class Progress(tqdm):
         leave: Keep the full bar on the terminal.
     """
 
+    disable: bool
     LINE_EVERY = 60.0
     """Seconds between two lines."""
 

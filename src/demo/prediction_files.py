@@ -99,7 +99,7 @@ def json_line(
         }
         for prediction in predictions
     ]
-    moment = {} if frame is None else {"frame": frame, "time": round(time, 3)}
+    moment = {} if frame is None else {"frame": frame, "time": round(time or 0.0, 3)}
     return json.dumps({"image": image, **moment, "faces": faces}, ensure_ascii=False) + "\n"
 
 

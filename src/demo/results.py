@@ -111,8 +111,8 @@ class Results:
 
     def outdated(self, root: str, current: Iterable[Result]) -> set[str]:
         """Return names of results from this root whose sources are gone."""
-        current = {result.name for result in current}
-        return {name for name, result in self._read().items() if result.root == root and name not in current}
+        names = {result.name for result in current}
+        return {name for name, result in self._read().items() if result.root == root and name not in names}
 
     def _choose_one(
         self, new: Result, files: Callable[[str], list[str]], known: dict[str, Result], taken: set[str]

@@ -8,6 +8,7 @@ import ctypes
 import ctypes.util
 import os
 import sys
+from typing import Any
 
 ALL_PLANES = ctypes.c_ulong(-1).value
 Z_PIXMAP = 2
@@ -56,16 +57,18 @@ def _open_display() -> tuple[ctypes.CDLL, int] | None:
     except OSError:
         return None
     pointer, window, number = ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int
-    for name, result, *arguments in (
-        ("XOpenDisplay", pointer, ctypes.c_char_p),
-        ("XCloseDisplay", number, pointer),
-        ("XDefaultRootWindow", window, pointer),
-        ("XFree", number, pointer),
-        ("XFetchName", number, pointer, window, pointer),
-        ("XQueryTree", number, pointer, window, pointer, pointer, pointer, pointer),
-        ("XGetGeometry", number, pointer, window, *[pointer] * 7),
-        ("XGetImage", ctypes.POINTER(_Image), pointer, window, number, number, number, number, window, number),
-    ):
+    image = ctypes.POINTER(_Image)
+    signatures: dict[str, tuple[Any, list]] = {
+        "XOpenDisplay": (pointer, [ctypes.c_char_p]),
+        "XCloseDisplay": (number, [pointer]),
+        "XDefaultRootWindow": (window, [pointer]),
+        "XFree": (number, [pointer]),
+        "XFetchName": (number, [pointer, window, pointer]),
+        "XQueryTree": (number, [pointer, window, *[pointer] * 4]),
+        "XGetGeometry": (number, [pointer, window, *[pointer] * 7]),
+        "XGetImage": (image, [pointer, window, *[number] * 4, window, number]),
+    }
+    for name, (result, arguments) in signatures.items():
         function = getattr(x11, name)
         function.restype, function.argtypes = result, arguments
     server = x11.XOpenDisplay(None)

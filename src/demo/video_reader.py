@@ -6,6 +6,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.logging
@@ -66,7 +67,7 @@ class VideoReader:
         starts = [
             stream.start_time * stream.time_base
             for stream in videos + list(self._container.streams.audio)
-            if stream.start_time is not None
+            if stream.start_time is not None and stream.time_base
         ]
         self._start = max(min(starts, default=Fraction(0)), Fraction(0))
         self._duration = Fraction(self._container.duration or 0, av.time_base)
@@ -188,7 +189,8 @@ class VideoReader:
     def _note_damage(self, seconds: float) -> None:
         self.damage = self.damage or f"damaged at {seconds:.2f} s"
 
-    def _seconds(self, item: av.Packet | av.VideoFrame | av.AudioFrame) -> float:
+    def _seconds(self, item: Any) -> float:
+        """Convert the time stamp of a packet or frame to seconds since the start."""
         return float(item.pts * item.time_base - self._start)
 
 
@@ -206,7 +208,7 @@ def find_hole(times: Sequence[float]) -> float | None:
     return float(times[holes[0]] + usual) if even and len(holes) else None
 
 
-def _sound(packet: av.Packet) -> list[av.Packet] | list[av.AudioFrame]:
+def _sound(packet: av.Packet) -> list[Any]:
     """Return the packet if its codec is copied, else the decoded frames; nothing of what is damaged."""
     if packet.stream.codec_context.codec.canonical_name in COPIED_SOUND:
         return [packet] if packet.size and packet.pts is not None else []
@@ -219,7 +221,7 @@ def to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """Convert a decoded frame to upright RGB, `(height, width, 3)` uint8."""
     unknown = frame.colorspace == 2 and frame.height >= 720  # by convention that of HD television
     image = frame.to_ndarray(format="rgb24", src_colorspace="ITU709" if unknown else None)
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return image if matrix is None else turn_upright(image, bytes(matrix))
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -59,7 +60,7 @@ class VideoFile:
         self._time_base = time_base if time_base >= FINEST_TIME_BASE else Fraction(1, 90_000)
         self._rate = rate or Fraction(USUAL_RATE)
         self._tracks, self._pixel_aspect = list(tracks), pixel_aspect
-        self._file: av.container.OutputContainer | None = None
+        self._file: Any = None
         self._last_pts = -1
 
     def write(self, image: np.ndarray, seconds: float) -> None:
@@ -129,7 +130,7 @@ class VideoFile:
             encoder.sample_aspect_ratio = self._pixel_aspect or Fraction(1)
             encoder.colorspace = encoder.color_primaries = encoder.color_trc = 1  # BT.709
             encoder.color_range = 1  # 16..235
-            self._sound = {track.index: _sound_track(self._file, track) for track in self._tracks}
+            self._sound: dict[int, Any] = {track.index: _sound_track(self._file, track) for track in self._tracks}
             self._file.start_encoding()
 
     @contextlib.contextmanager
@@ -148,9 +149,9 @@ class CopiedSound:
         self._stream = file.add_stream_from_template(track)
 
     def convert(self, packet: av.Packet, seconds: float) -> Iterator[av.Packet]:
-        shift = round(seconds / packet.time_base) - packet.pts
-        packet.pts += shift
-        packet.dts = packet.pts if packet.dts is None else packet.dts + shift
+        pts = round(seconds / packet.time_base)
+        packet.dts = pts if packet.dts is None or packet.pts is None else packet.dts + pts - packet.pts
+        packet.pts = pts
         packet.stream = self._stream
         yield packet
 
@@ -162,7 +163,7 @@ class EncodedSound:
     """A track that becomes AAC, since MP4 files or browsers do not take its codec."""
 
     def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
-        rate = track.rate if track.rate in av.Codec("aac", "w").audio_rates else 48_000
+        rate = track.rate if track.rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
         layout = "mono" if track.layout.nb_channels == 1 else "stereo"
         self._stream = file.add_stream("aac", rate=rate, layout=layout)
         self._resampler = av.AudioResampler(self._stream.format, layout, rate)
