@@ -183,7 +183,7 @@ def _show(window: Window, frame: Captured, live: Live, summary: LiveSummary, mod
     drawn = draw_predictions(frame.image, predictions)
     summary.shown += 1
     summary.times.append(time.monotonic())
-    if predictions:
+    if labels and predictions:
         summary.label_ages.append(frame.time - labels.time)
     window.show(draw_status(drawn, f"{summary.rate:.0f} fps  {model_name}"))
     return drawn

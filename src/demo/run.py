@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.cli import JobError, UserError
-from src.demo.folder import find_input, run_folder_in_window, run_folder_to_files
+from src.demo.folder import Summary, find_input, run_folder_in_window, run_folder_to_files
 from src.demo.window import Window, check_display
 from src.images import MAX_SIDE, THRESHOLD, FaceDetector, check_margin
 from src.inference import Predictor
@@ -52,9 +52,9 @@ def run_demo(
             found = find_input(image_dir, output_dir)
         else:
             # Here, because photos need no PyAV.
-            from src.demo.live import run_live
+            from src.demo.live import LiveSummary, run_live
             from src.demo.sources import Source
-            from src.demo.video import run_video_to_files
+            from src.demo.video import VideoSummary, run_video_to_files
 
             source = stack.enter_context(Source(camera, with_sound=output_dir is not None))
         if output_dir is None:
@@ -64,7 +64,8 @@ def run_demo(
         estimator = load_estimator(weight_file, background=image_dir is not None)  # after all that may fail at once
         detector = FaceDetector(upsample, threshold, max_side, profiles)
         predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
-        window = stack.enter_context(Window()) if output_dir is None else None
+        window = stack.enter_context(Window())  # opened by the first image
+        summary: Summary | VideoSummary | LiveSummary
         if image_dir is not None and output_dir is not None:
             summary = run_folder_to_files(found, output_dir, predictor, skip_existing, json)
         elif image_dir is not None:
@@ -76,7 +77,7 @@ def run_demo(
         estimator.wait()
     line, *notes = summary.line().split("\n")
     print("\n".join([line + (f"; results in {output_dir}" if output_dir else ""), *notes]))
-    if image_dir is not None and summary.failure():
+    if isinstance(summary, Summary) and summary.failure():
         raise JobError(summary.failure())
 
 

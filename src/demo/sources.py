@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -33,24 +33,6 @@ class Frame(NamedTuple):
     image: np.ndarray
 
 
-class Input(Protocol):
-    """What is read once, until it ends or stops: a `VideoReader` or a `CameraReader`."""
-
-    finite: bool
-    time_base: Fraction
-    rate: Fraction | None
-    count: int
-    tracks: list
-    sound: deque
-    pixel_aspect: Fraction | None
-    frames_read: int
-    damage: str
-
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]: ...
-
-    def close(self) -> None: ...
-
-
 class Source:
     """Frames of a camera, stream or video file.
 
@@ -58,14 +40,14 @@ class Source:
         name: For people: `camera 0`, the address without its password, or the file's name.
         path: The video file; None for cameras and addresses.
         live: Whether the source neither ends nor waits for its reader. It is opened again when it stops.
-        input: What is read now.
+        input: What is read now, a `VideoReader` or a `CameraReader`.
     """
 
     def __init__(
         self,
         camera: str,
         with_sound: bool = False,
-        open_input: Callable[[str, bool], Input] | None = None,
+        open_input: Callable[[str, bool], Any] | None = None,
         patience: float = PATIENCE,
     ):
         """Open the source and read its first frame.
@@ -116,7 +98,7 @@ class Source:
             JobError: A live source stopped and did not come back.
         """
         first, number, start = self._first, 0, time.monotonic()
-        offset = -first[0] if self.live else 0.0
+        offset = -first[0] if self.live and first else 0.0
         while True:
             try:
                 while first is not None and not self._closed.is_set():
@@ -171,7 +153,8 @@ class CameraReader:
 
     def __init__(self, capture: cv2.VideoCapture):
         self._capture = capture
-        self.tracks, self.sound = [], deque()
+        self.tracks: list = []
+        self.sound: deque = deque()
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.rate = Fraction(rate if 1 <= rate <= 240 else USUAL_RATE).limit_denominator(1001)
 
@@ -189,7 +172,7 @@ class CameraReader:
         self._capture.release()
 
 
-def open_input_at(address: str, with_sound: bool = False) -> Input:
+def open_input_at(address: str, with_sound: bool = False) -> "VideoReader | CameraReader":
     """Open a camera's index with OpenCV, and an address with PyAV.
 
     Raises:

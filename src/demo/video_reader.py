@@ -72,7 +72,7 @@ class VideoReader:
         self._start = max(min(starts, default=Fraction(0)), Fraction(0))
         self._duration = Fraction(self._container.duration or 0, av.time_base)
         self.finite = local or self._duration > 0 or (self._container.size > 0 and self._format not in ("hls", "dash"))
-        self.time_base = self._video.time_base
+        self.time_base = self._video.time_base or Fraction(1, 90_000)
         self.rate = self._video.average_rate
         self.tracks = list(self._container.streams.audio) if with_sound else []
         self.sound: deque = deque()

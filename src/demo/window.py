@@ -94,7 +94,8 @@ class Window:
         return self
 
     def __exit__(self, *_: object) -> None:
-        cv2.destroyAllWindows()
+        if self._shape:
+            cv2.destroyAllWindows()
 
 
 def check_display() -> None:
