@@ -47,7 +47,7 @@ from src.inference import AgeGenderEstimator, Predictor
 paths = json.load(sys.stdin)
 estimator = AgeGenderEstimator.load(sys.argv[1] if len(sys.argv) > 1 else None)
 predictor = Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
-print(sum(len(image.predictions) for image in predictor.predict_pictures(zip(paths, paths), read_image)))
+print(sum(len(image.predictions) for image in predictor.predict_images(zip(paths, paths), read_image)))
 """
 PEER = """
 import json, os, sys

@@ -88,7 +88,7 @@ class Labeller:
         from recipes.places import make_table
 
         items = zip(block["image"].to_pylist(), block["path"].to_pylist(), strict=True)
-        return make_table(self.predictor.predict_pictures(items, self.read, self.threads))
+        return make_table(self.predictor.predict_images(items, self.read, self.threads))
 
     def read(self, path: bytes) -> "np.ndarray":
         """Read an image as `src.images.read_image` does, from any file system."""

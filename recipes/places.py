@@ -16,7 +16,7 @@ from pyarrow.fs import FileSelector, FileSystem
 
 from src.cli import UserError
 from src.images import BOX_COLUMNS, EXTENSIONS, list_images
-from src.inference import Picture
+from src.inference import LabelledImage
 
 SECONDS_PER_FILE = 60
 """A Parquet file is written this often; labels newer than that are lost when this process is killed."""
@@ -118,7 +118,7 @@ def list_parts(target: Place) -> list[str]:
     return sorted(info.path for info in infos if info.extension == "parquet" and not info.base_name.startswith("."))
 
 
-def make_table(images: Iterable[Picture]) -> pa.Table:
+def make_table(images: Iterable[LabelledImage]) -> pa.Table:
     """Make one row per face; one without a box for an image without a face or with an error."""
     rows = []
     for image in images:

@@ -16,7 +16,7 @@ from src.demo.prediction_files import PredictionFiles, count_rows, names_in_json
 from src.demo.results import Result, Results, file_stamp, root_hash
 from src.demo.window import Window
 from src.images import EXTENSIONS, FoundImages, ImageError, find_images, read_image, write_image
-from src.inference import Picture, Predictor
+from src.inference import LabelledImage, Predictor
 
 UNWRITABLE = frozenset([".pbm", ".pgm", ".jp2"])
 """Endings of formats in which OpenCV writes no colour."""
@@ -126,12 +126,12 @@ def run_folder_to_files(
         files = PredictionFiles(results, replaced, with_json)
         with ImageWriter(output_dir, summary) as writer:
             by_name = {result.name: result for result, _ in todo}
-            pictures = predictor.predict_pictures(
+            images = predictor.predict_images(
                 [(result.name, (result.name, path)) for result, path in todo], _reader(summary)
             )
-            for picture in Progress(_readable(pictures, summary), len(todo), "images"):
-                files.write(by_name[picture.name], picture.predictions)
-                writer.write(by_name[picture.name], picture)
+            for labelled in Progress(_readable(images, summary), len(todo), "images"):
+                files.write(by_name[labelled.name], labelled.predictions)
+                writer.write(by_name[labelled.name], labelled)
     summary.check()
     return summary
 
@@ -157,9 +157,9 @@ def run_folder_in_window(found: FoundImages, window: Window, predictor: Predicto
     summary = Summary(notes=found.notes(), failed=dict(found.unreadable))
     names = [path.relative_to(found.folder).as_posix() for path in found.paths]
     items = [(name, (name, path)) for name, path in zip(names, found.paths, strict=True)]
-    pictures = predictor.predict_pictures(items, _reader(summary), batch_size=1)
-    for picture in _readable(pictures, summary):
-        window.show(draw_predictions(picture.image, picture.predictions))
+    images = predictor.predict_images(items, _reader(summary), batch_size=1)
+    for labelled in _readable(images, summary):
+        window.show(draw_predictions(labelled.image, labelled.predictions))
         while not (key := window.key(50)):
             pass
         if key == "quit":
@@ -183,17 +183,17 @@ class ImageWriter:
         self._waiting: deque[Future] = deque()
         self._limit = 2 * workers
 
-    def write(self, result: Result, picture: Picture) -> None:
+    def write(self, result: Result, labelled: LabelledImage) -> None:
         """Take over an image; raises the JobError of an earlier one after which none can be written."""
-        self._waiting.append(self._pool.submit(self._write, result, picture))
+        self._waiting.append(self._pool.submit(self._write, result, labelled))
         while len(self._waiting) > self._limit:
             self._waiting.popleft().result()
 
-    def _write(self, result: Result, picture: Picture) -> None:
+    def _write(self, result: Result, labelled: LabelledImage) -> None:
         path = self.output_dir / result.file
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, draw_predictions(picture.image, picture.predictions))
+            write_image(path, draw_predictions(labelled.image, labelled.predictions))
         except OSError as error:
             if error.errno not in OWN_ERRORS:
                 raise JobError(f"cannot write {path}: {error.strerror}; then resume with --skip_existing") from error
@@ -225,16 +225,16 @@ def _reader(summary: Summary) -> Callable[[tuple[str, Path]], np.ndarray]:
     return read
 
 
-def _readable(pictures: Iterable[Picture], summary: Summary) -> Iterator[Picture]:
-    for picture in pictures:
-        if picture.image is None:
-            _warn(picture.name, picture.error)
-            if picture.name not in summary.failed:
-                summary.unreadable[picture.name] = picture.error
+def _readable(images: Iterable[LabelledImage], summary: Summary) -> Iterator[LabelledImage]:
+    for labelled in images:
+        if labelled.image is None:
+            _warn(labelled.name, labelled.error)
+            if labelled.name not in summary.failed:
+                summary.unreadable[labelled.name] = labelled.error
             continue
         summary.images += 1
-        summary.faces += len(picture.predictions)
-        yield picture
+        summary.faces += len(labelled.predictions)
+        yield labelled
 
 
 def _warn(name: str, reason: str) -> None:

@@ -93,10 +93,10 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
     files = PredictionFiles(results, [result.name], with_json)
     stopped = path if source.live else partial
     with VideoFile(path, part, video.time_base, video.rate, video.tracks, video.pixel_aspect, stopped) as file:
-        pictures = predictor.predict_pictures(items(), lambda image: image)
-        for picture in Progress(pictures, None if source.live else video.count, "frames"):
-            frame = frames.pop(picture.name)
-            predictions = tracker.update(picture.predictions)
+        images = predictor.predict_images(items(), lambda image: image)
+        for labelled in Progress(images, None if source.live else video.count, "frames"):
+            frame = frames.pop(labelled.name)
+            predictions = tracker.update(labelled.predictions)
             files.write(result, predictions, frame.number, frame.time, complete=False)
             file.write(draw_predictions(frame.image, predictions), frame.time)
             _write_sound(source, file, frame.time)

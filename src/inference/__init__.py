@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "estimator": ["AgeGenderEstimator"],  # imports Keras
-        "predictor": ["Picture", "Prediction", "Predictor"],
+        "predictor": ["LabelledImage", "Prediction", "Predictor"],
     },
 )

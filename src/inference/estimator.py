@@ -1,4 +1,4 @@
-"""Age and gender of face pictures: weights in, faces -> ages and genders."""
+"""Estimate age and gender of face images."""
 
 import os
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from src.models import WeightsInfo
 
 
 class AgeGenderEstimator:
-    """Estimates age and gender of faces that are already cut out, or finds them in a whole picture first.
+    """Estimate age and gender of cropped faces, or find the faces of a whole image first.
 
     Example:
         >>> estimator = AgeGenderEstimator.load()
         >>> ages, male_probability = estimator.predict([face])
-        >>> predictions = estimator.predict_picture(image)
+        >>> predictions = estimator.predict_image(image)
 
     Attributes:
-        info: What the weight file says about itself; `info.margin` is the margin that faces must be cut with.
-        source: Where the weights came from.
+        info: Description in the weight file; `info.margin` is the margin that faces must have.
+        source: The weight file.
         mirrored: Whether predictions are averaged over a face and its mirror image.
     """
 
@@ -59,10 +59,10 @@ class AgeGenderEstimator:
 
         Args:
             weight_file: A path, or the name of a published file; None is the bundled model.
-            batch_size: Largest number of faces that are predicted in one call of the model.
+            batch_size: Maximum number of faces per call of the model.
             mirrored: Average over each face and its mirror image, at twice the time; None: as the weight file says.
             background: Return as soon as the file is identified; a network that needs Keras is built by a thread. Call
-                `wait` in the end, to learn of weights that do not fit the network.
+                `wait` at the end: it raises an error if the weights do not fit the network.
             threads: Threads of ONNX Runtime; 0: all cores.
 
         Raises:
@@ -87,7 +87,7 @@ class AgeGenderEstimator:
             self._run_network.wait()
 
     def describe(self) -> str:
-        """One line: which model speaks, and how large its error is."""
+        """Describe the model in use and its expected error in one line."""
         info = self.info
         name = self.source.name if self.source else info.label or info.model_name
         trained = f", trained on {info.data}" if info.data else ""
@@ -101,25 +101,25 @@ class AgeGenderEstimator:
         parts = []
         if "val_pred_age_mae" in metrics and "age" in self.info.heads:
             parts.append(f"age off by {metrics['val_pred_age_mae']:.2f} years on average")
-        if metrics.get("val_pred_gender_accuracy") and "gender" in self.info.heads:  # 0 where no picture had a gender
+        if metrics.get("val_pred_gender_accuracy") and "gender" in self.info.heads:  # 0 if no image had a gender
             parts.append(f"gender right in {metrics['val_pred_gender_accuracy']:.1%}")
-        return f"{', '.join(parts)} of its validation pictures" if parts else "its error is not known"
+        return f"{', '.join(parts)} of its validation images" if parts else "its error is not known"
 
     def predict(self, faces: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Estimates ages and genders.
+        """Estimate ages and genders.
 
         Args:
-            faces: Face pictures of any size, uint8 `(height, width, 3)` RGB, cut with `self.margin`.
+            faces: Face images of any size, uint8 `(height, width, 3)` RGB, cropped with `self.margin`.
 
         Returns:
             Ages in years, 0..100, and the probability of being male, 0..1: two float64 arrays `(len(faces),)`. NaN
             where the head was not trained.
 
         Raises:
-            ValueError: A face is no such picture; answers to another range or shape of numbers would be wrong.
+            ValueError: A face has another type or shape; predictions would be wrong.
         """
         for face in faces:
-            check_picture(face)
+            check_image(face)
         ages, male_probability = np.empty(len(faces)), np.empty(len(faces))
         for start in range(0, len(faces), self.batch_size):
             rows = slice(start, start + self.batch_size)
@@ -133,39 +133,39 @@ class AgeGenderEstimator:
         return ages, male_probability
 
     def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both outputs for a batch, averaged over its mirror images where that is asked for."""
+        """Compute both outputs of a batch, averaged over its mirror images if `mirrored`."""
         if not self.mirrored:
             return self._run_network(batch)
         both = self._run_network(np.concatenate([batch, batch[:, :, ::-1]]))
         return tuple((output[: len(batch)] + output[len(batch) :]) / 2 for output in both)
 
-    def predict_picture(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
-        """Finds the faces of a whole picture, cuts them with `self.margin` and estimates them.
+    def predict_image(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
+        """Find the faces of an image, crop them with `self.margin` and estimate them.
 
         Args:
             image: uint8 `(height, width, 3)` RGB, as `src.images.read_image` reads it.
             detector: By default one with the defaults of `FaceDetector`.
 
         Returns:
-            One `Prediction` a face, the largest first: `box` in pixels of the picture, `age` in years,
+            One `Prediction` per face, the largest first: `box` in pixels of the image, `age` in years,
             `male_probability` 0..1, `gender` "F" or "M".
 
         Raises:
-            ValueError: `image` is no such picture.
+            ValueError: `image` has another type or shape.
         """
-        check_picture(image)
+        check_image(image)
         return Predictor(detector or self._detector, self, self.margin, self.info.resize).predict(image)
 
     def prepare(self, faces: Sequence[np.ndarray]) -> np.ndarray:
-        """The model's input: uint8 `(len(faces), size, size, 3)` in the channel order of the weights."""
+        """Build the model's input: uint8 `(len(faces), size, size, 3)` in the channel order of the weights."""
         batch = np.stack([images.resize(face, self.info.img_size, self.info.resize) for face in faces])
         return batch[..., ::-1] if self.info.colour == "BGR" else batch
 
 
-def check_picture(image: np.ndarray) -> None:
-    """Raises `ValueError` unless `image` is uint8 `(height, width, 3)` with something in it."""
+def check_image(image: np.ndarray) -> None:
+    """Raise `ValueError` unless `image` is uint8 `(height, width, 3)` and not empty."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         received = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"expected a picture, uint8 (height, width, 3) RGB, received {received}")
+        raise ValueError(f"image must be uint8 (height, width, 3) RGB, got {received}")
     if not image.size:
-        raise ValueError(f"expected a picture of at least one pixel, received shape {image.shape}")
+        raise ValueError(f"image must have at least one pixel, got shape {image.shape}")

@@ -1,4 +1,4 @@
-"""Pictures in, predictions out, in the same order: detection on all cores, faces of many pictures in one batch."""
+"""Predict from images, in their order: detect on all cores, estimate the faces of many images in one batch."""
 
 import math
 import os
@@ -15,9 +15,9 @@ from src.images import Box, FaceDetector, ImageError, cut_faces
 
 BATCH_SIZE = 32
 AHEAD = 16
-"""Pictures a thread that are read ahead, so that no core waits while the caller estimates and draws a batch."""
+"""Images per thread that are read ahead, so that no core waits while the caller estimates and draws a batch."""
 MEMORY = 2**28
-"""Bytes of decoded pictures that wait for the network, and as many again that were read ahead."""
+"""Bytes of decoded images that wait for the network, and as many again that were read ahead."""
 
 
 class Prediction(NamedTuple):
@@ -42,8 +42,8 @@ class Estimator(Protocol):
 
 
 @dataclass
-class Picture:
-    """One picture on its way; `image` is None and `error` says why where it could not be read."""
+class LabelledImage:
+    """An image with its faces; if it could not be read, `image` is None and `error` says why."""
 
     name: str
     image: np.ndarray | None = None
@@ -53,11 +53,11 @@ class Picture:
 
 
 class Predictor:
-    """Detector, estimator and margin together: pictures in, predictions out.
+    """Detector, estimator and margin together: images in, predictions out.
 
     Args:
-        margin: By how much boxes grow before the face is cut out.
-        resize: How the weights want faces cut and resized, see `src.images.cut_faces`.
+        margin: Share of its size by which a box grows before the face is cropped.
+        resize: How faces are cropped and resized for the weights, see `src.images.cut_faces`.
     """
 
     def __init__(self, detector: FaceDetector, estimator: Estimator, margin: float, resize: str = "area"):
@@ -67,35 +67,35 @@ class Predictor:
         self.resize = resize
 
     def predict(self, image: np.ndarray) -> list[Prediction]:
-        """Finds and estimates the faces of one RGB picture, the largest first."""
-        picture = self._find("", image, lambda image: image)
-        self._estimate([picture])
-        return picture.predictions
+        """Find and estimate the faces of one RGB image, the largest first."""
+        labelled = self._find("", image, lambda image: image)
+        self._estimate([labelled])
+        return labelled.predictions
 
-    def predict_pictures(
+    def predict_images(
         self,
         items: Iterable[tuple[str, object]],
         read: Callable[[object], np.ndarray],
         workers: int | None = None,
         batch_size: int = BATCH_SIZE,
-    ) -> Iterator[Picture]:
-        """Reads pictures and finds faces in a pool of threads, and estimates the faces of many pictures together.
+    ) -> Iterator[LabelledImage]:
+        """Read images and find faces in a pool of threads, and estimate the faces of many images together.
 
         OpenCV and dlib release the interpreter lock, so threads use all cores while the network runs in the caller's
-        thread. At most `batch_size + AHEAD * workers` pictures are in memory, fewer when they are large (`MEMORY`).
+        thread. At most `batch_size + AHEAD * workers` images are in memory, fewer if they are large (`MEMORY`).
 
         Args:
-            items: `(name, item)` of every picture; taken as they are needed.
-            read: Turns an item into an RGB picture; `ImageError` makes a `Picture` with an `error`.
-            workers: Threads, by default one a core.
-            batch_size: So many faces or pictures are waited for before the estimator is called.
+            items: `(name, item)` per image, read lazily.
+            read: Reads an item as an RGB image; an `ImageError` becomes the `error` of its `LabelledImage`.
+            workers: Threads, by default one per core.
+            batch_size: Faces or images to collect before the estimator is called.
 
         Yields:
-            One `Picture` for each item, in the order of the items. When `items` raises, those before come first.
+            One `LabelledImage` per item, in their order. If `items` raises, the images before are yielded first.
         """
         workers = workers or os.cpu_count() or 1
         items, fault = iter(items), None
-        futures: deque[Future[Picture]] = deque()
+        futures: deque[Future[LabelledImage]] = deque()
         pool = ThreadPoolExecutor(workers)
 
         def read_ahead() -> None:
@@ -112,11 +112,11 @@ class Predictor:
 
         try:
             read_ahead()
-            waiting: list[Picture] = []
+            waiting: list[LabelledImage] = []
             while futures:
                 waiting.append(futures.popleft().result())
                 read_ahead()
-                faces = sum(len(picture.boxes) for picture in waiting)
+                faces = sum(len(labelled.boxes) for labelled in waiting)
                 if max(faces, len(waiting)) >= batch_size or _bytes(waiting) >= MEMORY or not futures:
                     self._estimate(waiting)
                     yield from waiting
@@ -126,32 +126,32 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _find(self, name: str, item: object, read: Callable[[object], np.ndarray]) -> Picture:
+    def _find(self, name: str, item: object, read: Callable[[object], np.ndarray]) -> LabelledImage:
         try:
             image = read(item)
         except ImageError as error:
-            return Picture(name, error=str(error))
-        return Picture(name, image, boxes=[face.box for face in self.detector.detect(image)])
+            return LabelledImage(name, error=str(error))
+        return LabelledImage(name, image, boxes=[face.box for face in self.detector.detect(image)])
 
-    def _estimate(self, pictures: list[Picture]) -> None:
+    def _estimate(self, images: list[LabelledImage]) -> None:
         faces = [
             face
-            for picture in pictures
-            if picture.boxes
-            for face in cut_faces(picture.image, picture.boxes, self.margin, self.resize)
+            for labelled in images
+            if labelled.boxes
+            for face in cut_faces(labelled.image, labelled.boxes, self.margin, self.resize)
         ]
         if not faces:
             return
         results = zip(*self.estimator.predict(faces), strict=True)
-        for picture in pictures:
-            own = islice(results, len(picture.boxes))
-            picture.predictions = [
-                Prediction(box, float(age), float(male)) for box, (age, male) in zip(picture.boxes, own, strict=True)
+        for labelled in images:
+            own = islice(results, len(labelled.boxes))
+            labelled.predictions = [
+                Prediction(box, float(age), float(male)) for box, (age, male) in zip(labelled.boxes, own, strict=True)
             ]
 
 
-def _bytes(pictures: Iterable[Picture]) -> int:
-    return sum(picture.image.nbytes for picture in pictures if picture.image is not None)
+def _bytes(images: Iterable[LabelledImage]) -> int:
+    return sum(labelled.image.nbytes for labelled in images if labelled.image is not None)
 
 
 def _finished_bytes(futures: Iterable[Future]) -> int:

@@ -13,20 +13,20 @@ from src.demo import folder as folder_demo
 from src.demo.folder import find_input, output_name, run_folder_in_window, run_folder_to_files
 from src.images.io import read_image, write_image
 from src.inference.predictor import Predictor
-from tests.inference.test_predictor import FakeDetector, picture
+from tests.inference.test_predictor import FakeDetector, draw
 
 NAMES = ["a.png", "b.bmp", "sub/c.png", "sub/deep/ж 日本.png", "z.png"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures with the ages 10, 20, ... and one file that is none."""
+    """Five images with the ages 10, 20, ... and one file that is none."""
     folder = tmp_path / "in"
     for number, name in enumerate(NAMES):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_image(folder / name, picture(None, 10 * (number + 1), None))
-    (folder / "broken.jpg").write_text("no picture")
-    (folder / "notes.txt").write_text("no picture")
+        write_image(folder / name, draw(None, 10 * (number + 1), None))
+    (folder / "broken.jpg").write_text("no image")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -116,7 +116,7 @@ def test_full_disk_is_one_line_that_names_the_file(folder, output, monkeypatch):
 def test_every_kind_of_picture_and_a_giant(tmp_path, output):
     folder = tmp_path / "in"
     folder.mkdir()
-    rgb = picture(60)
+    rgb = draw(60)
     cv2.imwrite(str(folder / "grey.pgm"), rgb[..., 0])
     cv2.imwrite(str(folder / "alpha.png"), np.dstack([rgb[..., ::-1], rgb[..., :1]]))
     cv2.imwrite(str(folder / "deep.tiff"), rgb[..., ::-1].astype(np.uint16) * 256)
@@ -136,14 +136,14 @@ def test_names_of_results():
 
 
 def test_no_face_says_so(tmp_path, output):
-    write_image(tmp_path / "in.png", picture(None))
+    write_image(tmp_path / "in.png", draw(None))
     summary = run_folder_to_files(find_input(tmp_path / "in.png"), output, predictor())
     assert summary.line() == "no face in any image"
     assert rows(output) == []
 
 
 def test_nothing_readable_is_a_failed_job(tmp_path, output):
-    (tmp_path / "a.jpg").write_text("no picture")
+    (tmp_path / "a.jpg").write_text("no image")
     with pytest.raises(JobError, match="none of 1"):
         run_folder_to_files(find_input(tmp_path / "a.jpg"), output, predictor())
 
@@ -171,10 +171,10 @@ def test_results_inside_the_folder_are_no_input(folder):
 
 class FakeWindow:
     def __init__(self, keys):
-        self.keys, self.pictures = keys, []
+        self.keys, self.images = keys, []
 
     def show(self, image):
-        self.pictures.append(image)
+        self.images.append(image)
 
     def key(self, milliseconds):
         return self.keys.pop(0)
@@ -183,9 +183,9 @@ class FakeWindow:
 def test_any_key_goes_on_and_quit_quits(folder):
     window = FakeWindow([None, "n", None, " ", "s", "quit"])
     summary = run_folder_in_window(find_input(folder), window, predictor())
-    assert len(window.pictures) == 4
+    assert len(window.images) == 4
     assert summary.faces == 4
-    assert (window.pictures[0] != read_image(folder / "a.png")).any()
+    assert (window.images[0] != read_image(folder / "a.png")).any()
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs a user whom permissions stop")
@@ -200,7 +200,7 @@ def test_images_are_told_by_content_and_others_are_counted(tmp_path, output):
     folder = tmp_path / "in"
     folder.mkdir()
     for number, name in enumerate(["a.png", "from_browser.jfif", "download.jpg_large", "none", "predictions.csv"]):
-        write_image(folder / f"{number}.png", picture(10 * number + 10))
+        write_image(folder / f"{number}.png", draw(10 * number + 10))
         (folder / f"{number}.png").rename(folder / name)
     for name in ("notes.txt", "b.TXT", "a.xmp", "README", ".hidden"):
         (folder / name).write_text("no image")
@@ -223,7 +223,7 @@ def test_images_are_told_by_content_and_others_are_counted(tmp_path, output):
 def test_linked_folders_are_followed(tmp_path, output):
     for number, name in enumerate(["p/a.png", "disk2/b.png", "disk2/c.png"]):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_image(tmp_path / name, picture(10 * number + 10))
+        write_image(tmp_path / name, draw(10 * number + 10))
     (tmp_path / "p" / "more").symlink_to("../disk2")
     (tmp_path / "disk2" / "back").symlink_to("../p")
     summary = run(tmp_path / "p", output)
@@ -234,11 +234,11 @@ def test_linked_folders_are_followed(tmp_path, output):
 def test_a_name_that_cannot_be_read_or_written_costs_only_itself(tmp_path, output, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
-    write_image(folder / "a.png", picture(10))
-    write_image(folder / "z.png", picture(20))
-    write_image(folder / "x.png", picture(30))
+    write_image(folder / "a.png", draw(10))
+    write_image(folder / "z.png", draw(20))
+    write_image(folder / "x.png", draw(30))
     (folder / "x.png").rename(folder / ("x" * 252 + ".pn"))  # with .png behind it too long for a file's name
-    write_image(folder / ("y" * 251 + ".png"), picture(40))
+    write_image(folder / ("y" * 251 + ".png"), draw(40))
     (folder / "gone.png").symlink_to("nowhere.png")
     summary = run(folder, output)
     assert len(rows(output)) == 4
@@ -261,7 +261,7 @@ def test_results_of_other_sources_stay(folder, output, tmp_path):
     """Another folder with an image of the same name, and a photo of the first folder again."""
     other = tmp_path / "other"
     other.mkdir()
-    write_image(other / "a.png", picture(77, 78))
+    write_image(other / "a.png", draw(77, 78))
     run(folder, output)
     summary = run(other, output)
     assert rows(output) == [*EXPECTED, ("a~2.png", 77.0), ("a~2.png", 78.0)]
@@ -275,13 +275,13 @@ def test_results_of_other_sources_stay(folder, output, tmp_path):
 
 
 def test_an_image_whose_rows_are_gone_or_that_changed_is_done_again(folder, output):
-    write_image(folder / "empty.png", picture(None))
+    write_image(folder / "empty.png", draw(None))
     run(folder, output)
     assert run(folder, output, skip_existing=True).skipped == 6
     (output / "predictions.csv").write_text(
         "".join(line for line in (output / "predictions.csv").read_text().splitlines(True) if "b.bmp" not in line)
     )
-    write_image(folder / "z.png", picture(99))
+    write_image(folder / "z.png", draw(99))
     summary = run(folder, output, skip_existing=True)
     assert (summary.skipped, summary.images) == (4, 2)
     assert sorted(rows(output)) == sorted([*EXPECTED[:-1], ("z.png", 99.0)])

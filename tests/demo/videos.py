@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from src.demo.video_reader import VideoReader
-from tests.inference.test_predictor import picture
+from tests.inference.test_predictor import draw
 
 SIZE = (64, 48)
 
@@ -42,7 +42,7 @@ def write_video(
         audio = file.add_stream(sound, rate=48_000, options={"strict": "-2"}, layout="stereo") if sound else None
         for number, time in enumerate(times):
             image = np.full((size[1], size[0], 3), 128, np.uint8)
-            image[:16, :16] = picture(100) if number >= face_from else 0
+            image[:16, :16] = draw(100) if number >= face_from else 0
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(time / video.codec_context.time_base), video.codec_context.time_base
             file.mux(video.encode(frame))

@@ -18,7 +18,7 @@ from src.models.weights.store import save_weights
 
 
 def reading_model(size: tuple[int, int] = (4, 4)) -> keras.Model:
-    """Gender and age heads that only read the colour of the picture: red says class 0, blue class 1 and the age."""
+    """Gender and age heads that only read the color of the image: red says class 0, blue class 1 and the age."""
     inputs = keras.Input((*size, 3))
     mean = keras.layers.GlobalAveragePooling2D()(inputs)
     gender = keras.layers.Dense(2, activation="softmax", name="pred_gender")
@@ -120,13 +120,13 @@ def test_no_faces():
 
 
 def test_faces_are_not_written_into():
-    picture = RED.copy()
-    picture.flags.writeable = False
-    estimator().predict([picture])
+    image = RED.copy()
+    image.flags.writeable = False
+    estimator().predict([image])
 
 
 @pytest.mark.parametrize(
-    ("picture", "received"),
+    ("image", "received"),
     [
         (RED[..., 0], r"uint8 \(9, 7\)"),
         (RED / 255, r"float64 \(9, 7, 3\)"),
@@ -135,31 +135,31 @@ def test_faces_are_not_written_into():
         ("face.jpg", "str"),
     ],
 )
-def test_what_is_no_picture_is_refused(picture, received):
-    for ask in (lambda: estimator().predict([RED, picture]), lambda: estimator().predict_picture(picture)):
-        with pytest.raises(ValueError, match=rf"expected a picture.*, received .*{received}"):
+def test_what_is_no_image_is_refused(image, received):
+    for ask in (lambda: estimator().predict([RED, image]), lambda: estimator().predict_image(image)):
+        with pytest.raises(ValueError, match=rf"image must .*, got .*{received}"):
             ask()
 
 
-def test_views_of_all_kinds_are_pictures():
+def test_views_of_all_kinds_are_images():
     turned = np.stack([RED[..., 2], RED[..., 1], RED[..., 0]], axis=-1)[..., ::-1]
     ages, _ = estimator().predict([turned, BLUE[::2, ::-1]])
     np.testing.assert_allclose(ages, [20, 60], atol=1e-4)
 
 
 class TwoFaces:
-    """Finds a large face on the left and a small one on the right of every picture."""
+    """Finds a large face on the left and a small one on the right of every image."""
 
     def detect(self, image):
         return [Face((10, 10, 20, 30), 1.0), Face((60, 10, 64, 14), 1.0)]
 
 
-def test_whole_picture():
+def test_whole_image():
     """With margin 0.5 the first face reaches from 5 to 25 and 0 to 40, the second from 58 to 66 and 8 to 16."""
-    picture = face(0, 0, 0, 50, 80)
-    picture[:40, 5:25] = RED[0, 0]
-    picture[8:16, 58:66] = BLUE[0, 0]
-    first, second = estimator(margin=0.5).predict_picture(picture, TwoFaces())
+    image = face(0, 0, 0, 50, 80)
+    image[:40, 5:25] = RED[0, 0]
+    image[8:16, 58:66] = BLUE[0, 0]
+    first, second = estimator(margin=0.5).predict_image(image, TwoFaces())
     assert isinstance(first, Prediction)
     assert (first.box, second.box) == ((10, 10, 20, 30), (60, 10, 64, 14))
     assert (first.age, second.age) == (pytest.approx(20, abs=1e-3), pytest.approx(60, abs=1e-3))
@@ -168,9 +168,9 @@ def test_whole_picture():
 
 
 def test_whole_photograph_with_the_real_detector():
-    (found,) = estimator().predict_picture(read_image(ROOT / "samples" / "grace_hopper.jpg"))
+    (found,) = estimator().predict_image(read_image(ROOT / "samples" / "grace_hopper.jpg"))
     assert 150 < found.box[0] < found.box[2] < 390
-    assert estimator().predict_picture(face(9, 9, 9, 50, 50)) == []
+    assert estimator().predict_image(face(9, 9, 9, 50, 50)) == []
 
 
 def python_blocks(page: str) -> list[str]:
@@ -212,7 +212,7 @@ def test_load_says_which_model_speaks_and_its_error(tmp_path):
     assert loaded.margin == 0.1
     line = loaded.describe()
     assert line.startswith("a.hdf5: MobileNet, 32 pixels, margin 0.1, trained on utkface; ")
-    assert "age off by 6.54 years on average, gender right in 90.0% of its validation pictures" in line
+    assert "age off by 6.54 years on average, gender right in 90.0% of its validation images" in line
     assert "\n" not in line
 
 

@@ -18,7 +18,7 @@ class FakeDetector:
         return [Face(box, 1.0) for box in boxes]
 
 
-def picture(*ages):
+def draw(*ages):
     """Squares side by side, a face for every age, nothing for None."""
     squares = []
     for age in ages:
@@ -32,16 +32,16 @@ def predictor(**options):
     return Predictor(FakeDetector(), FakeEstimator(**options), margin=0.0)
 
 
-def test_one_picture():
-    assert predictor().predict(picture(30, None, 51)) == [
+def test_one_image():
+    assert predictor().predict(draw(30, None, 51)) == [
         Prediction((0, 0, 16, 16), 30.0, 30 / 255),
         Prediction((32, 0, 48, 16), 51.0, 0.2),
     ]
-    assert predictor().predict(picture(None)) == []
+    assert predictor().predict(draw(None)) == []
 
 
 def test_margin_decides_what_the_estimator_sees():
-    image = np.hstack([picture(40), picture(None), picture(None)])
+    image = np.hstack([draw(40), draw(None), draw(None)])
     wide = Predictor(FakeDetector(), FakeEstimator(), margin=1.0).predict(image)
     assert [prediction.age for prediction in wide] == [40.0]  # the left half of (0, 0, 32, 16)
     assert wide[0].male_probability == pytest.approx(20 / 255)  # the whole of it
@@ -55,28 +55,28 @@ def read(item):
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 5, 1000])
-def test_pictures_come_back_in_order_with_their_own_faces(workers, batch_size):
+def test_images_come_back_in_order_with_their_own_faces(workers, batch_size):
     ages = [[], [1], [2, 3], [None], [4, None, 5], [6], [7, 8, 9], [10]] * 3
-    items = [(str(number), picture(*own) if own else "broken") for number, own in enumerate(ages)]
-    pictures = list(predictor().predict_pictures(items, read, workers, batch_size))
-    assert [picture.name for picture in pictures] == [name for name, _ in items]
-    found = [[prediction.age for prediction in picture.predictions] for picture in pictures]
+    items = [(str(number), draw(*own) if own else "broken") for number, own in enumerate(ages)]
+    images = list(predictor().predict_images(items, read, workers, batch_size))
+    assert [labelled.name for labelled in images] == [name for name, _ in items]
+    found = [[prediction.age for prediction in labelled.predictions] for labelled in images]
     assert found == [[age for age in own if age is not None] for own in ages]
-    assert [picture.error for picture in pictures] == ["" if own else "broken" for own in ages]
-    assert [picture.image is None for picture in pictures] == [not own for own in ages]
+    assert [labelled.error for labelled in images] == ["" if own else "broken" for own in ages]
+    assert [labelled.image is None for labelled in images] == [not own for own in ages]
 
 
-def test_faces_of_many_pictures_share_a_call_of_the_estimator():
+def test_faces_of_many_images_share_a_call_of_the_estimator():
     one = predictor()
-    list(one.predict_pictures([(str(number), picture(number + 1)) for number in range(10)], read, 2, batch_size=4))
+    list(one.predict_images([(str(number), draw(number + 1)) for number in range(10)], read, 2, batch_size=4))
     assert one.estimator.calls == [4, 4, 2]
 
 
-def test_pictures_without_faces_cost_no_call():
+def test_images_without_faces_cost_no_call():
     one = predictor()
-    assert len(list(one.predict_pictures([("a", picture(None))] * 5, read))) == 5
+    assert len(list(one.predict_images([("a", draw(None))] * 5, read))) == 5
     assert one.estimator.calls == []
-    assert list(one.predict_pictures([], read)) == []
+    assert list(one.predict_images([], read)) == []
 
 
 def count_taken(batch_size, workers=2):
@@ -85,17 +85,17 @@ def count_taken(batch_size, workers=2):
     def items():
         for number in range(1000):
             taken.append(number)
-            yield str(number), picture(number % 100 + 1)
+            yield str(number), draw(number % 100 + 1)
 
-    pictures = predictor().predict_pictures(items(), read, workers, batch_size)
-    next(pictures)
-    pictures.close()
+    images = predictor().predict_images(items(), read, workers, batch_size)
+    next(images)
+    images.close()
     return len(taken)
 
 
-def test_only_so_many_pictures_are_read_ahead(monkeypatch):
+def test_only_so_many_images_are_read_ahead(monkeypatch):
     assert count_taken(batch_size=8) <= 8 + pipeline.AHEAD * 2
-    monkeypatch.setattr(pipeline, "MEMORY", 1)  # all pictures are large now
+    monkeypatch.setattr(pipeline, "MEMORY", 1)  # all images are large now
     assert count_taken(batch_size=8) <= 1 + 2 * 2
 
 
@@ -106,18 +106,18 @@ def test_leaving_early_stops_the_threads():
 
 
 @pytest.mark.parametrize("fault", [OSError, KeyboardInterrupt])
-def test_a_fault_of_the_source_comes_after_the_pictures_before_it(fault):
+def test_a_fault_of_the_source_comes_after_the_images_before_it(fault):
     def items():
-        yield "a", picture(1)
-        yield "b", picture(2)
+        yield "a", draw(1)
+        yield "b", draw(2)
         raise fault
 
-    pictures = predictor().predict_pictures(items(), read)
-    assert [next(pictures).name, next(pictures).name] == ["a", "b"]
+    images = predictor().predict_images(items(), read)
+    assert [next(images).name, next(images).name] == ["a", "b"]
     with pytest.raises(fault):
-        next(pictures)
+        next(images)
 
 
 def test_a_defect_in_a_thread_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
-        list(predictor().predict_pictures([("a", picture(1))], lambda item: 1 / 0))
+        list(predictor().predict_images([("a", draw(1))], lambda item: 1 / 0))

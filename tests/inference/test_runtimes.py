@@ -26,7 +26,7 @@ def test_an_onnx_file_is_a_weight_file(tmp_path):
     assert estimator.info == INFO
     assert estimator.describe() == (
         "a.onnx: MobileNetV2, 16 pixels, margin 0.25, trained on noise; age off by 5.50 years on average of its "
-        "validation pictures"
+        "validation images"
     )
 
 

@@ -124,7 +124,7 @@ class WeightFile:
         """Side of the square input in pixels as the graph says, or None where it does not.
 
         Raises:
-            ValueError: The input is no square RGB picture.
+            ValueError: The input is not a square RGB image.
         """
         for layer in self.config_layers:
             if layer.get("class_name") == "InputLayer":

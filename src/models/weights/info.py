@@ -14,7 +14,7 @@ ATTRIBUTE = "age_gender"
 FORMAT_VERSION = 1
 RESIZES = ("area", "bilinear")
 MIN_SIZE, MAX_SIZE = 16, 1024
-"""Pixels a side of inputs that are believed; a batch of larger pictures would not fit into memory."""
+"""Maximum side of an input, pixels; a batch of larger images would not fit into memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ def check_info(info: WeightsInfo) -> None:
 
 
 def checked_size(img_size: int, path: Path) -> int:
-    """Raises `UserError` unless a network for pictures of that many pixels a side fits into memory."""
+    """Raise `UserError` unless a network for images of that size fits into memory."""
     if not MIN_SIZE <= img_size <= MAX_SIZE:
         raise UserError(
             f"expected an input of {MIN_SIZE} to {MAX_SIZE} pixels, received {str(img_size)[:20]} in {path}; "
