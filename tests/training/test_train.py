@@ -74,8 +74,8 @@ def test_it_learns(compose, training_overrides):
 
 
 def run_process(moment: str, overrides: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tests" / "training_process.py"), moment, *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    command = [sys.executable, str(ROOT / "tests" / "distributed_process.py"), moment, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.mark.slow
