@@ -28,7 +28,7 @@ from src.images import (
     resize,
     shared_area,
 )
-from src.labels import HEADS
+from src.labels import AGE_RANGE_COLUMNS, HEADS
 
 
 class Estimator(Protocol):
@@ -96,6 +96,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
         JobError: no image got a prediction.
     """
     untrained = [head for head in HEADS if head not in estimator.info.heads and head in table]
+    untrained += [name for name in AGE_RANGE_COLUMNS if "age" in untrained and name in table]
     table = table.assign(**dict.fromkeys(untrained, np.nan))  # nothing is measured of a head that was not trained
     if estimator.batch_size < 1:
         raise UserError(f"--batch_size must be >= 1, got {estimator.batch_size}")

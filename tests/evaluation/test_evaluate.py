@@ -196,3 +196,12 @@ def test_only_ranges_make_no_plots_of_ages(my_table, tmp_path):
     my_table.write_text("genders,age_min,age_max,img_paths,split,margin\n1,40,49,a.png,test,0.4\n")
     evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["confusion_matrix.png"]
+
+
+def test_a_head_that_was_not_trained_is_not_judged(my_table):
+    my_table.write_text("genders,age_min,age_max,img_paths,split,margin\n1,40,49,a.png,test,0.4\n")
+    estimator = FakeEstimator()
+    estimator.info.heads = ["gender"]
+    report, _ = evaluate(estimator, str(my_table))
+    assert report["gender_accuracy"] == 1
+    assert report["grouped"] == report["age_ranges"] == 0
