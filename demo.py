@@ -47,7 +47,11 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     detector.add_argument(
         "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
     )
-    detector.add_argument("--max_side", type=int, help="longest side of the searched copy, pixels (default: 640)")
+    detector.add_argument(
+        "--max_side",
+        type=lambda text: text if text == "auto" else int(text),
+        help="longest side of the searched copy, pixels (default: auto, 640, and larger for panoramas and groups)",
+    )
     return parser.parse_args(arguments)
 
 

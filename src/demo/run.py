@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from src.cli import JobError, UserError
 from src.demo.folder import Summary, find_input, run_folder_in_window, run_folder_to_files
 from src.demo.window import Window, check_display
-from src.images import MAX_SIDE, THRESHOLD, FaceDetector, check_margin
+from src.images import THRESHOLD, FaceDetector, check_margin
 from src.inference import Predictor
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run_demo(
     margin: float | None = None,
     threshold: float = THRESHOLD,
     upsample: int | str = "auto",
-    max_side: int = MAX_SIDE,
+    max_side: int | str = "auto",
     profiles: bool = True,
     skip_existing: bool = False,
     json: bool = False,
@@ -45,7 +45,7 @@ def run_demo(
         check_margin(margin)
     if output_dir is None and (skip_existing or json):
         raise UserError("--skip_existing and --json require --output_dir FOLDER")
-    if max_side < MIN_SIDE:
+    if max_side != "auto" and max_side < MIN_SIDE:
         raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
     with contextlib.ExitStack() as stack:
         if image_dir is not None:

@@ -1,5 +1,6 @@
 """Face boxes by dlib's HOG detector (Dalal & Triggs 2005; King, arXiv 1502.00046)."""
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,12 @@ FRONTAL = ROOT / "pretrained_models" / "frontal_faces.svm"
 """dlib.get_frontal_face_detector() as its `save` writes it: read in 2 ms, where dlib unpacks its own in 0.7 seconds."""
 THRESHOLD = -0.5
 MAX_SIDE = 640
+MIN_AREA = 640 * 320
+"""Pixels of the copy that "auto" searches at least: a panorama gets a longer one."""
+MAX_ZOOM = 1.5
+"""Larger copies of an image than this show dlib nothing new."""
+GROUP = 3
+"""So many faces make a group photo, in which smaller ones are looked for."""
 PROFILES = ROOT / "pretrained_models" / "profile_faces.svm"
 """dlib's five detectors of faces that look towards the camera, and four of heads that are turned away from it, made by
 `recipes/profile_detector.py`. The latter are shifted so that `THRESHOLD` is right for them too."""
@@ -49,6 +56,8 @@ class FaceDetector:
             twice the size only where the first look found nothing.
         threshold: Minimum score of a face. dlib's own is 0; lower finds more faces and more that are none.
         max_side: Longest side of the searched copy before doubling, pixels; smaller images are searched as they are.
+            "auto" is 640, or more for a panorama; with `upsample="auto"`, larger images in which no face or at least
+            three were found are searched again at twice the size, as long as that finds more.
         profiles: Also find heads that are turned away from the camera.
     """
 
@@ -56,10 +65,10 @@ class FaceDetector:
         self,
         upsample: int | str = "auto",
         threshold: float = THRESHOLD,
-        max_side: int = MAX_SIDE,
+        max_side: int | str = "auto",
         profiles: bool = True,
     ):
-        self.looks = (0, 1) if upsample == "auto" else (int(upsample),)
+        self.upsample = upsample
         self.threshold = threshold
         self.max_side = max_side
         self.profiles = profiles
@@ -74,16 +83,28 @@ class FaceDetector:
         Returns:
             Faces, the largest box first.
         """
-        faces = []
-        for doublings in self.looks:
-            faces = self._look(image, doublings)
-            if faces:
+        scale = self._first_scale(*image.shape[:2])
+        if self.upsample != "auto":
+            return _largest_first(self._look(image, scale * 2**self.upsample))
+        faces = self._look(image, scale)
+        if not faces:
+            scale *= 2
+            faces = self._look(image, scale)
+        while self.max_side == "auto" and 2 * scale <= MAX_ZOOM and (not faces or len(faces) >= GROUP):
+            scale *= 2
+            before, faces = len(faces), suppress_overlaps(faces + self._look(image, scale))
+            if 0 < len(faces) <= before:
                 break
-        return sorted(faces, key=lambda face: -box_area(face.box))
+        return _largest_first(faces)
 
-    def _look(self, image: np.ndarray, doublings: int) -> list[Face]:
+    def _first_scale(self, height: int, width: int) -> float:
+        """Scale of the copy that is searched first."""
+        if self.max_side != "auto":
+            return min(1.0, self.max_side / max(height, width))
+        return min(1.0, max(MAX_SIDE / max(height, width), math.sqrt(MIN_AREA / (height * width))))
+
+    def _look(self, image: np.ndarray, scale: float) -> list[Face]:
         height, width = image.shape[:2]
-        scale = min(1.0, self.max_side / max(height, width)) * 2**doublings
         gray = cv2.cvtColor(_scaled(image, scale), cv2.COLOR_RGB2GRAY)  # a quarter faster than colour
         faces = []
         for rectangle, score, part in zip(*self._dlib().run(gray, 0, self.threshold), strict=True):
@@ -102,6 +123,10 @@ class FaceDetector:
         if not hasattr(self._own, "detector"):
             self._own.detector = dlib.fhog_object_detector(str(PROFILES if self.profiles else FRONTAL))
         return self._own.detector
+
+
+def _largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: -box_area(face.box))
 
 
 def drop_doubtful(faces: list[Face], side: int) -> list[Face]:

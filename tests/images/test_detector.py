@@ -200,3 +200,36 @@ def test_detector_of_turned_heads_finds_upright_faces_as_dlibs_own(grace, eileen
 def test_turned_heads_are_optional():
     assert FaceDetector()._dlib().num_detectors == 9
     assert FaceDetector(profiles=False)._dlib().num_detectors == 5
+
+
+def test_group_photo_is_searched_up_to_its_own_resolution():
+    image = np.zeros((1000, 2000, 3), np.uint8)
+    group = [rectangle(100 * i, 0, 100 * i + 80, 80) for i in range(3)], [1.0] * 3, [0] * 3
+    more = [rectangle(100 * i, 300, 100 * i + 80, 380) for i in range(4)], [1.0] * 4, [0] * 4
+    detector = Recorder([group, more, NOTHING])
+    assert len(detector.detect(image)) == 7
+    assert detector.searched == [(320, 640), (640, 1280), (1280, 2560)]
+    detector = Recorder([group, NOTHING])  # nothing new ends it
+    assert len(detector.detect(image)) == 3
+    pair = group[0][:2], [1.0] * 2, [0] * 2
+    detector = Recorder([pair])
+    assert len(detector.detect(image)) == 2
+    assert detector.searched == [(320, 640)]
+    detector = Recorder([group], max_side=640)
+    assert len(detector.detect(image)) == 3
+    assert detector.searched == [(320, 640)]
+
+
+def test_a_hundred_faces_are_found(grace):
+    small = cv2.resize(grace, (171, 200), interpolation=cv2.INTER_AREA)
+    faces = FaceDetector().detect(np.tile(small, (10, 10, 1)))
+    cells = {((left + right) // 2 // 171, (top + bottom) // 2 // 200) for (left, top, right, bottom), *_ in faces}
+    assert len(faces) == len(cells) == 100
+
+
+def test_all_faces_of_a_panorama_are_found(grace):
+    wide = np.full((400, 6000, 3), 128, np.uint8)
+    for k in range(6):
+        wide[:, k * 1000 : k * 1000 + 341] = cv2.resize(grace, (341, 400), interpolation=cv2.INTER_AREA)
+    faces = FaceDetector().detect(wide)
+    assert sorted(face.box[0] // 1000 for face in faces) == list(range(6))
