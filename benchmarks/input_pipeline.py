@@ -1,10 +1,10 @@
-"""Pictures per second of the input pipeline, beside a plain reader.
+"""Measure images per second of the input pipeline, compared with a plain reader.
 
     python benchmarks/input_pipeline.py
     python benchmarks/input_pipeline.py --image_dir data/UTKFace --img_size 96
 
-Without `--image_dir` it writes JPEG files of 300 pixels into a temporary folder. "per CPU second" counts the processor
-time of all threads, so it compares on a busy machine too.
+Without `--image_dir` it writes JPEG files of 300 pixels to a temporary folder. "per CPU second" counts the processor
+time of all threads, so it is comparable on a busy machine too.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import images
-from src.cli import ROOT
+from src.cli import ROOT, HelpFormatter
 from src.training.config import AugmentConfig, Config
 from src.training.generator import BatchSettings, ImageSequence
 
 
-def write_pictures(folder: Path, count: int, side: int = 300) -> None:
-    """Writes JPEG files (about 20 kB each) whose detail falls with its size, as in photographs."""
+def write_images(folder: Path, count: int, side: int = 300) -> None:
+    """Write JPEG files (about 20 kB each) whose detail decreases with its scale, as in photos."""
     import cv2
 
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def write_pictures(folder: Path, count: int, side: int = 300) -> None:
 
 
 def make_table(paths: list[Path]) -> pd.DataFrame:
-    """A table of faces of the margin 0.4 with made-up labels."""
+    """Make a table of faces with margin 0.4 and random labels."""
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         {
@@ -53,7 +53,7 @@ def make_table(paths: list[Path]) -> pd.DataFrame:
 
 
 def read_plainly(paths: list[Path], size: int, batch_size: int) -> Iterator[np.ndarray]:
-    """The reference: one thread, whole-picture float arithmetic, shift/scale/rotate, brightness and flip only."""
+    """Read as the reference does: one thread, float arithmetic, only shift, scale, rotation, brightness and flip."""
     import cv2
 
     rng = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def read_plainly(paths: list[Path], size: int, batch_size: int) -> Iterator[np.n
 
 
 def read_batches(sequence: ImageSequence) -> Iterator[np.ndarray]:
-    """All batches of one epoch, as Keras gets them."""
+    """Yield all batches of one epoch, as Keras gets them."""
     _ = sequence[0]  # starts the workers
     sequence.set_epoch(1)
     for index in range(len(sequence)):
@@ -81,7 +81,7 @@ def read_batches(sequence: ImageSequence) -> Iterator[np.ndarray]:
 
 
 def measure(batches: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
-    """`(pictures per second, pictures per CPU second)`; the time until the first batch is left out of the first."""
+    """Return `(images per second, images per CPU second)`; the first excludes the time until the first batch."""
     cpu = sum(os.times()[:4])
     iterator = batches()
     count = len(next(iterator))
@@ -93,27 +93,27 @@ def measure(batches: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="pictures per second of the input pipeline")
-    parser.add_argument("--image_dir", type=Path, help="use these pictures (default: made, 300 pixels)")
-    parser.add_argument("--img_size", type=int, default=224, help="side of the model's input in pixels")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--count", type=int, default=2000, help="pictures to read for each row")
-    parser.add_argument("--side", type=int, default=300, help="side of the pictures that are made, pixels")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--image_dir", type=Path, help="folder of images (default: generated ones)")
+    parser.add_argument("--img_size", type=int, default=224, help="side of the model's input, pixels")
+    parser.add_argument("--batch_size", type=int, default=64, help="images per batch")
+    parser.add_argument("--count", type=int, default=2000, help="images to read per row")
+    parser.add_argument("--side", type=int, default=300, help="side of the generated images, pixels")
     parser.add_argument("--workers", type=int, default=2, help="threads in the last row")
-    parser.add_argument("--rounds", type=int, default=3, help="rows are measured in turn; the best of each counts")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; rows take turns, and the best of each counts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.image_dir is None:
-            write_pictures(Path(folder), 300, args.side)
+            write_images(Path(folder), 300, args.side)
         paths = images.list_images(args.image_dir or Path(folder))
         paths = (paths * (args.count // len(paths) + 1))[: args.count]
         kilobytes = np.mean([path.stat().st_size for path in paths]) / 1000
-        print(f"{len(paths)} pictures of {kilobytes:.0f} kB on average, size {args.img_size}, {os.cpu_count()} cores")
+        print(f"{len(paths)} images of {kilobytes:.0f} kB on average, size {args.img_size}, {os.cpu_count()} cores")
         print_table(make_readers(paths, args.img_size, args.batch_size, args.workers), args.rounds)
 
 
 def make_readers(paths: list[Path], size: int, batch_size: int, workers: int) -> dict[str, Callable]:
-    """The rows of the table, the reference first."""
+    """Return the rows of the table, the reference first."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(ROOT / "src"), version_base="1.3"):
@@ -133,10 +133,10 @@ def make_readers(paths: list[Path], size: int, batch_size: int, workers: int) ->
 
 
 def print_table(readers: dict[str, Callable], rounds: int) -> None:
-    """Measures and prints the best round of each row."""
+    """Measure and print the best round of each row."""
     measured = [[measure(batches) for batches in readers.values()] for _ in range(rounds)]
     best = np.max(measured, axis=0)  # (rows, 2)
-    print(f"{'':28}{'pictures/s':>12}{'ratio':>8}{'per CPU second':>16}{'ratio':>8}")
+    print(f"{'':28}{'images/s':>12}{'ratio':>8}{'per CPU second':>16}{'ratio':>8}")
     for name, (rate, cpu_rate) in zip(readers, best, strict=True):
         print(f"{name:28}{rate:12.0f}{rate / best[0, 0]:8.2f}{cpu_rate:16.0f}{cpu_rate / best[0, 1]:8.2f}")
 

@@ -1,19 +1,18 @@
-"""Pictures per second of training, and the share of the time that the device waited for data.
+"""Measure images per second of training, and the share of the time that the device waits for data.
 
     python benchmarks/train_step.py model.model_name=EfficientNetB3 train.mixed_precision=true train.workers=14
     KERAS_BACKEND=jax python benchmarks/train_step.py --batch_sizes 64,128,256 train.mixed_precision=true
     python benchmarks/train_step.py --steps 20 model.model_name=MobileNetV2 model.img_size=96     # without a GPU
 
-It takes the keys of `train.py`, builds and compiles the network as `train.py` does, and trains an epoch twice over:
+It takes the keys of `train.py`, builds and compiles the network as `train.py` does, and trains an epoch in two ways:
 
-- "fixed batch": every step gets one and the same batch, which lies ready: what the device can do.
-- "end to end": `ImageSequence` reads JPEG files with all augmentation, as in a real training.
+- "fixed batch": every step gets the same batch, which is in memory: the speed of the device.
+- "end to end": `ImageSequence` reads JPEG files with all augmentation, as in training.
 
-"waiting" is the part of the time end to end that the fixed batch did not need: `1 - end to end / fixed batch`. On a GPU
-the host reads while the device computes, so that this is the time without work for the device. On a CPU reading and
-computing share the cores, and it is the share of the reading. Each is an epoch after one of warming up, in which the
-step is compiled; it ends when the figures of the epoch have come from the device. Without `--image_dir` the pictures
-are made: JPEG files of 300 pixels.
+"waiting" is `1 - end to end / fixed batch`. On a GPU the host reads while the device computes, so this is the share of
+the time without work for the device. On a CPU reading and computing share the cores: it is the share of reading. Each
+epoch follows one of warming up, in which the step is compiled; it ends when the metrics have arrived from the device.
+Without `--image_dir` images are generated: JPEG files of 300 pixels.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from hydra import compose, initialize_config_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from input_pipeline import make_table, write_pictures  # beside this file
+from input_pipeline import make_table, write_images  # beside this file
 
 from src import cli, images
 from src.training import distributed as distribution
@@ -53,7 +52,7 @@ class FixedBatch(keras.utils.PyDataset):
 
 
 class Timer(keras.callbacks.Callback):
-    """Seconds of each epoch, up to its figures."""
+    """Record the seconds of each epoch, until its metrics are there."""
 
     def on_train_begin(self, logs=None):
         self.seconds = []
@@ -66,7 +65,7 @@ class Timer(keras.callbacks.Callback):
 
 
 def time_epoch(model: keras.Model, data: keras.utils.PyDataset, callbacks: list) -> float:
-    """Seconds of the second of two epochs."""
+    """Return the seconds of the second of two epochs."""
     timer = Timer()
     run = {"epochs": 2, "verbose": 0, "shuffle": False}
     steps = {"epochs": 2, "verbose": 0, "steps": len(data)}
@@ -75,7 +74,7 @@ def time_epoch(model: keras.Model, data: keras.utils.PyDataset, callbacks: list)
 
 
 def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
-    """Pictures per second with a fixed batch and end to end."""
+    """Return images per second with a fixed batch and end to end."""
     keras.backend.clear_session()
     cfg = Config.check(cfg)
     batch_size = cfg.train.batch_size
@@ -95,11 +94,11 @@ def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="pictures per second of training, and the device's waiting for data")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of train.py")
-    parser.add_argument("--batch_sizes", metavar="N,N,...", help="a row for each (default: model.batch_size)")
-    parser.add_argument("--steps", type=int, default=100, help="steps of an epoch")
-    parser.add_argument("--image_dir", type=Path, help="use these pictures (default: made, 300 pixels)")
+    parser.add_argument("--batch_sizes", metavar="N,N,...", help="one row per size (default: model.batch_size)")
+    parser.add_argument("--steps", type=int, default=100, help="steps per epoch")
+    parser.add_argument("--image_dir", type=Path, help="folder of images (default: generated ones)")
     return parser.parse_args()
 
 
@@ -109,12 +108,12 @@ def main() -> None:
         cfg = compose("config", overrides=["model.weights=null", *args.overrides])
     with tempfile.TemporaryDirectory() as folder:
         if args.image_dir is None:
-            write_pictures(Path(folder), 300)
+            write_images(Path(folder), 300)
         paths = images.list_images(args.image_dir or Path(folder))
         precision = precision_policy(cfg.train.mixed_precision)
         print(
             f"{cfg.model.model_name}, size {cfg.model.img_size}, {precision}, {keras.backend.backend()}, "
-            f"{cfg.train.workers} workers, {args.steps} steps; pictures per second:"
+            f"{cfg.train.workers} workers, {args.steps} steps; images per second:"
         )
         print(f"{'batch':>6}{'fixed batch':>14}{'end to end':>13}{'waiting':>10}")
         sizes = map(int, args.batch_sizes.split(",")) if args.batch_sizes else [cfg.train.batch_size]
