@@ -116,7 +116,9 @@ def test_wrong_number_of_classes(ending, tmp_path, capsys):
     path = save(
         application(keras, "MobileNetV3Small", 32, age_classes=50), tmp_path / f"MobileNetV3Small_32_x.{ending}"
     )
-    assert "(576, 101), received (576, 50)" in refuse(path, capsys)
+    line = refuse(path, capsys)
+    assert "another network" in line
+    assert line.index("(576, 101)") < line.index("(576, 50)")  # expected, received
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

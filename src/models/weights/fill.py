@@ -1,7 +1,9 @@
-"""Matches the layers of a weight file with those of a network and copies the numbers."""
+"""Load weight files into networks: Keras reads the arrays; here is checked that they belong there."""
 
 import logging
 import math
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -9,7 +11,7 @@ import numpy as np
 
 from src.cli import UserError
 from src.models.backbones import IMAGENET_STD
-from src.models.weights.hdf5 import SCALING_PREFIX, StoredLayer, WeightFile, open_weight_file, read_array
+from src.models.weights.hdf5 import SCALING_PREFIX, FileFacts, named_for_keras
 
 EXTRA_RESCALING = tuple(1 / math.sqrt(std) for std in IMAGENET_STD)
 """Factors of R, G, B in the additional rescaling of the EfficientNet that Keras builds with `weights="imagenet"`."""
@@ -17,82 +19,69 @@ EXTRA_RESCALING = tuple(1 / math.sqrt(std) for std in IMAGENET_STD)
 logger = logging.getLogger(__name__)
 
 
-def fill(model: keras.Model, path: Path) -> None:
-    """Copies all numbers of a weight file into a network, or none of them.
+def fill(model: keras.Model, path: Path, facts: FileFacts) -> None:
+    """Load all weights of a file into a network, or none of them.
 
     Layers are matched by their order in the graph, which Keras 2 and 3 share; names may differ.
 
     Args:
         model: A network of `factory.get_model`.
-        path: A file in one of the layouts of `weights_data`.
+        path: A weight file.
+        facts: What `hdf5.read_facts` found in it.
 
     Raises:
-        UserError: The file cannot be read, or its layers do not fit the network.
+        UserError: The file is for another network, or its numbers are none.
     """
-    layers = [layer for layer in model.layers if layer.weights]
-    with open_weight_file(path) as file:
-        stored = file.layers_with_weights([type(layer).__name__ for layer in model.layers])
-        check_layers(model, layers, file, stored)
-        check_graph(model, file)
-        fold = needs_folding(model, file)
-        values = [layer_values(layer, from_file, path) for layer, from_file in zip(layers, stored, strict=True)]
-    for layer, arrays in zip(layers, values, strict=True):
-        if fold and isinstance(layer, keras.layers.Normalization):
-            arrays[1] = fold_extra_rescaling(arrays[1])
-        for variable, value in zip(variables(layer), arrays, strict=True):
-            variable.assign(value)
+    if facts.arrays != len(model.weights):
+        raise UserError(
+            f"expected weights of {model.name}, {len(model.weights)} arrays, received {path} with {facts.arrays}; "
+            "it is for another network"
+        )
+    check_graph(model, path, facts)
+    fold = needs_folding(model, path, facts)
+    before = model.get_weights()
+    try:
+        load_by_keras(model, path, facts)
+        check_values(model, path)
+    except UserError:
+        model.set_weights(before)
+        raise
+    for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
+            if fold:
+                layer.adapt_variance.assign(fold_extra_rescaling(keras.ops.convert_to_numpy(layer.adapt_variance)))
             layer.finalize_state()  # it computes with a copy of its variables
 
 
-def variables(layer: keras.Layer) -> list[keras.Variable]:
-    """A layer's variables in the order of weight files."""
-    return layer.trainable_weights + layer.non_trainable_weights
+def load_by_keras(model: keras.Model, path: Path, facts: FileFacts) -> None:
+    """Let Keras read the arrays; raise `UserError` when they are not those of the network."""
+    try:
+        with named_for_keras(path, facts) as named, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what the error says too
+            model.load_weights(named)
+    except Exception as error:  # Keras has several readers
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"expected weights of {model.name}, received {path} of another network: {reason}") from error
 
 
-def check_layers(model: keras.Model, layers: list[keras.Layer], file: WeightFile, stored: list[StoredLayer]) -> None:
-    """Raises `UserError` unless the file has as many layers with as many arrays as the network."""
-    if len(stored) != len(layers):
-        raise UserError(
-            f"expected weights of {model.name}, {len(layers)} layers with numbers, received {file.path} with "
-            f"{len(stored)}; it is for another network"
-        )
-    for layer, from_file in zip(layers, stored, strict=True):
-        if len(from_file.arrays) != len(variables(layer)):
-            raise UserError(
-                f"expected weights of {model.name}, {len(variables(layer))} arrays in layer {layer.name}, received "
-                f"{file.path} with {len(from_file.arrays)} in {from_file.name[:80]!r}; it is for another network"
-            )
-
-
-def layer_values(layer: keras.Layer, stored: StoredLayer, path: Path) -> list[np.ndarray]:
-    """The numbers of one layer.
-
-    Raises:
-        UserError: They do not fit the layer's variables, are not finite, or are variances below 0.
-    """
-    values = []
-    for variable, dataset in zip(variables(layer), stored.arrays, strict=True):
-        name = f"{layer.name}/{variable.name}"
-        try:
-            value = read_array(dataset, tuple(variable.shape), variable.dtype)
-        except ValueError as error:
-            raise UserError(f"{path} does not fit the network at {name}: {error}; use another file") from error
+def check_values(model: keras.Model, path: Path) -> None:
+    """Raise `UserError` for weights that are not finite, and for variances below 0."""
+    for variable in model.weights:
+        value = keras.ops.convert_to_numpy(variable)
+        if not np.isfinite(value).all():
+            raise UserError(f"{path}, {variable.path}: expected finite numbers, received NaN or infinity")
         if "variance" in variable.name and value.min(initial=0) < 0:
-            raise UserError(f"{path} does not fit the network at {name}: expected variances, received values below 0")
-        values.append(value)
-    return values
+            raise UserError(f"{path}, {variable.path}: expected variances, received values below 0")
 
 
-def check_graph(model: keras.Model, file: WeightFile) -> None:
-    """Raises `UserError` when the file's graph does to pixels what ours cannot repeat, instead of answering wrong."""
-    file.refuse_code()
-    if scaling_layer(model) is None or file.has_our_scaling:
+def check_graph(model: keras.Model, path: Path, facts: FileFacts) -> None:
+    """Raise `UserError` when the file's graph does to pixels what ours cannot repeat."""
+    if scaling_layer(model) is None or facts.has_our_scaling:
         return
-    foreign = [name for name in file.layer_names if name.startswith(("rescaling", "normalization", "tf.", "tf_op"))]
+    foreign = [name for name in facts.layer_names if name.startswith(("rescaling", "normalization", "tf.", "tf_op"))]
     if foreign:
         raise UserError(
-            f"expected {model.name} with this project's scaling of pixels or without any, received {file.path} with "
+            f"expected {model.name} with this project's scaling of pixels or without any, received {path} with "
             f"{foreign[0][:80]!r}; save the weights of the network without it"
         )
 
@@ -108,29 +97,28 @@ def without_scaling(model: keras.Model) -> keras.Model:
     return model if layer is None else keras.Model(layer.output, model.outputs, name=model.name)
 
 
-def needs_folding(model: keras.Model, file: WeightFile) -> bool:
-    """Whether a file is for the EfficientNet with the additional rescaling, which our graph has not."""
+def needs_folding(model: keras.Model, path: Path, facts: FileFacts) -> bool:
+    """Tell whether a file is for the EfficientNet with the additional rescaling, which our graph has not."""
     if not any(isinstance(layer, keras.layers.Normalization) and layer.weights for layer in model.layers):
         return False  # no EfficientNet; other networks of Keras keep their mean and variance as constants
-    rescalings = [name for name in file.layer_names if name.startswith(("rescaling", "tf.math.truediv"))]
+    rescalings = [name for name in facts.layer_names if name.startswith(("rescaling", "tf.math.truediv"))]
     if not rescalings:
         logger.warning(
             "%s does not tell whether its EfficientNet was built with Keras' ImageNet weights, which scale "
             "pixels once more; taken as built without",
-            file.path,
+            path,
         )
-    check_factors(file)
+    check_factors(path, facts.factors)
     return len(rescalings) > 1
 
 
-def check_factors(file: WeightFile) -> None:
-    """Raises `UserError` when the file's graph scales R, G and B by other factors than Keras' own."""
-    for layer in file.config_layers:
-        factors = layer["config"].get("scale")
-        if isinstance(factors, list) and not np.allclose(np.asarray(factors, float), EXTRA_RESCALING, rtol=1e-4):
+def check_factors(path: Path, factors: Sequence[Sequence[float]]) -> None:
+    """Raise `UserError` when the file's graph scales R, G and B by other factors than Keras' own."""
+    for scale in factors:
+        if len(scale) != len(EXTRA_RESCALING) or not np.allclose(scale, EXTRA_RESCALING, rtol=1e-4):
             raise UserError(
-                f"expected EfficientNet's own scaling of pixels, received {file.path} with the factors "
-                f"{str(factors)[:80]}; save the weights of the network without it"
+                f"expected EfficientNet's own scaling of pixels, received {path} with the factors "
+                f"{str(scale)[:80]}; save the weights of the network without it"
             )
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from src.cli import ROOT, UserError
 from src.models.weights import onnx, published
-from src.models.weights.info import ATTRIBUTE
 
 SECONDS = 20.0
-"""Time for the rehearsal, besides one second for every `BYTES_A_SECOND`."""
+"""Time for the process, besides one second for every `BYTES_A_SECOND`."""
 BYTES_A_SECOND = 5 * 10**6
 """What the slowest disk or network folder reads."""
 MEMORY = 2**30
-"""Bytes of address space for the rehearsal, besides `COPIES` of the file; limited where the system can."""
+"""Bytes of address space for the process, besides `COPIES` of the file; limited where the system can."""
 COPIES = 4
 """ONNX Runtime holds a file's values as read, and again as the processor likes them."""
 REFUSED = 2
@@ -48,6 +47,7 @@ def rehearse(path: Path) -> None:
     """
     published.check_regular(path)
     if not sys.executable:  # Python inside another program: there is nothing to start
+        read_through(path)
         return
     command = [sys.executable, "-m", "src.models.weights.sandbox", str(path.resolve())]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads take address space
@@ -73,19 +73,12 @@ def read_through(path: Path) -> None:
     Raises:
         UserError: It cannot be read.
     """
-    from src.models.weights.hdf5 import check_array, open_weight_file
+    from src.models.weights.hdf5 import read_facts
 
     if onnx.is_onnx(path):
         onnx.validate(path)
         return
-    with open_weight_file(path) as file:
-        file.text(ATTRIBUTE)
-        file.refuse_code()
-        _ = file.input_size
-        for layer in file.layers_with_weights([]):
-            for array in layer.arrays:
-                check_array(array)
-                array[()]
+    read_facts(path, content=True)
 
 
 def limit_memory(size: int) -> None:

@@ -23,7 +23,7 @@ import src
 from src.cli import UserError
 from src.files import write_whole
 from src.models.weights import onnx, published
-from src.models.weights.hdf5 import open_weight_file
+from src.models.weights.hdf5 import FileFacts, read_facts
 from src.models.weights.info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
 from src.models.weights.published import BUNDLED, bundled
 from src.models.weights.sandbox import resolve
@@ -155,21 +155,21 @@ def identify_path(path: Path) -> WeightsInfo:
     """Identify a file that `resolve` returned."""
     if onnx.is_onnx(path):
         return onnx.read_info(path)
-    with open_weight_file(path) as file:
-        file.refuse_code()
-        text = file.text(ATTRIBUTE)
-        size = file.input_size
-        scaled = file.has_our_scaling
-    if text is not None:
-        info = parse_json(text, path)
-        if size is None:
+    return identify_facts(path, read_facts(path))
+
+
+def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
+    """Identify an HDF5 file by what it shows, its bytes and its name."""
+    if facts.description is not None:
+        info = parse_json(facts.description, path)
+        if facts.input_size is None:
             raise UserError(f"expected a whole model in {path}, which describes itself, received weights alone")
     else:
-        info = dataclasses.replace(identify_by_content_or_name(path), scaled=scaled)
-    if size not in (None, info.img_size):
+        info = dataclasses.replace(identify_by_content_or_name(path), scaled=facts.has_our_scaling)
+    if facts.input_size not in (None, info.img_size):
         raise UserError(
             f"expected an input of {info.img_size} pixels, as {path} says of itself or by its name, received a graph "
-            f"for {size}; one of the two is wrong"
+            f"for {facts.input_size}; one of the two is wrong"
         )
     return info
 
@@ -228,13 +228,14 @@ def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
 def load_path(path: Path) -> tuple[keras.Model, WeightsInfo]:
     """Load a file that `resolve` returned; see `load_model`."""
     refuse_onnx(path)
-    info = identify_path(path)
+    facts = read_facts(path)
+    info = identify_facts(path, facts)
 
     from src.models.factory import get_model
     from src.models.weights.fill import fill, without_scaling
 
     model = get_model(info.model_name, info.img_size)
-    fill(model, path)
+    fill(model, path, facts)
     return model if info.scaled else without_scaling(model), info
 
 
@@ -253,7 +254,7 @@ def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
 
     path = resolve(weight_file)
     refuse_onnx(path)
-    fill(model, path)
+    fill(model, path, read_facts(path))
 
 
 def refuse_onnx(path: Path) -> None:
