@@ -101,7 +101,10 @@ def _capability_jax() -> tuple[int, int]:
     import jax
 
     capability = getattr(jax.local_devices()[0], "compute_capability", None)  # "9.0"; other devices have none
-    return tuple(map(int, capability.split("."))) if capability else _NO_GPU
+    if not capability:
+        return _NO_GPU
+    major, minor = map(int, capability.split("."))
+    return major, minor
 
 
 def _capability_torch() -> tuple[int, int]:

@@ -248,7 +248,7 @@ def read_attribute(owner: h5py.Group, name: str) -> Any:
     if name not in owner.attrs:
         return None
     declared = owner.attrs.get_id(name)
-    size = math.prod(declared.shape) * declared.dtype.itemsize
+    size = math.prod(declared.shape or ()) * declared.dtype.itemsize  # no shape: an empty attribute
     if size > MAX_TEXT:
         raise ValueError(f"an attribute {name!r} of {size} bytes")
     return owner.attrs[name]

@@ -197,7 +197,7 @@ def message_class() -> type:
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             added = message.field.add(name=field, number=number, label=field_type.LABEL_REPEATED)
-            added.type = types.get(kind, field_type.TYPE_MESSAGE)
+            added.type = field_type.TYPE_MESSAGE if isinstance(kind, str) else types[kind]
             if isinstance(kind, str):
                 added.type_name = f".age_gender.{kind}"
     pool = descriptor_pool.DescriptorPool()
