@@ -1,7 +1,5 @@
 """Gender order and age classes: defined only here."""
 
-from typing import TypeVar
-
 import numpy as np
 
 GENDERS = ("female", "male")
@@ -21,11 +19,7 @@ AGE_GROUPS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), 
 """FairFace's age groups: first and last year, both inclusive; the last group has an open end."""
 
 
-Ages = TypeVar("Ages")
-"""An array or a series of a table."""
-
-
-def clip_age(ages: Ages) -> Ages:
+def clip_age(ages: np.ndarray) -> np.ndarray:
     """Clip ages to at most 100.
 
     Args:
