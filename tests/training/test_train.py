@@ -80,7 +80,7 @@ def run_process(moment: str, overrides: list[str]) -> subprocess.CompletedProces
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
-def test_a_killed_run_goes_on_as_if_unbroken(training_overrides, tmp_path):
+def test_a_killed_run_goes_on_as_if_unbroken(tiny_network, training_overrides, tmp_path):
     overrides = [*training_overrides, "train.epochs=4", "train.ema=0.9", "train.optimizer_name=adamw"]
     overrides += ["train.weight_decay=0.01", "train.schedule=cosine", "train.warmup_epochs=1", "model.dropout=0.1"]
 
