@@ -62,5 +62,5 @@ class QuietImport:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-            spec.loader.exec_module = held_stderr()(execute)
+            spec.loader.exec_module = held_stderr()(execute)  # type: ignore[method-assign]
         return spec

