@@ -223,6 +223,12 @@ def _turned(windows: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.where(odd[:, None], windows[:, MIRROR], windows)
 
 
+def draw_windows(examples: list[Example], rng: np.random.Generator) -> np.ndarray:
+    """Features of four windows of each level of each image, drawn at random: `(n, 3100)`."""
+    levels = (windows for example in examples for windows in windows_of(example))
+    return np.concatenate([windows[rng.integers(0, len(windows), 4)] for windows in levels])
+
+
 def train(chips: list[np.ndarray], examples: list[Example], rng: np.random.Generator) -> Filters:
     """Train the filters of all groups.
 
@@ -233,7 +239,7 @@ def train(chips: list[np.ndarray], examples: list[Example], rng: np.random.Gener
     features = positives(chips, rng)
     group, mirrored = group_by_pose(features[:, 0], rng)
     filters = Filters(rng.normal(0, 1e-3, (GROUPS, SIZE + 1)))
-    negative = mine(filters, examples[:600], -np.inf)
+    negative = draw_windows(examples[:600], rng)
     for round_ in range(ROUNDS):
         own = []
         for k in range(GROUPS):
