@@ -45,7 +45,7 @@ def run_demo(
         check_margin(margin)
     if output_dir is None and (skip_existing or json):
         raise UserError("--skip_existing and --json require --output_dir FOLDER")
-    if max_side != "auto" and max_side < MIN_SIDE:
+    if isinstance(max_side, int) and max_side < MIN_SIDE:
         raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
     with contextlib.ExitStack() as stack:
         if image_dir is not None:

@@ -84,7 +84,7 @@ class FaceDetector:
             Faces, the largest box first.
         """
         scale = self._first_scale(*image.shape[:2])
-        if self.upsample != "auto":
+        if isinstance(self.upsample, int):
             return _largest_first(self._look(image, scale * 2**self.upsample))
         faces = self._look(image, scale)
         if not faces:
@@ -99,7 +99,7 @@ class FaceDetector:
 
     def _first_scale(self, height: int, width: int) -> float:
         """Scale of the copy that is searched first."""
-        if self.max_side != "auto":
+        if isinstance(self.max_side, int):
             return min(1.0, self.max_side / max(height, width))
         return min(1.0, max(MAX_SIDE / max(height, width), math.sqrt(MIN_AREA / (height * width))))
 

@@ -136,8 +136,9 @@ class AgeGenderEstimator:
         """Compute both outputs of a batch, averaged over its mirror images if `mirrored`."""
         if not self.mirrored:
             return self._run_network(batch)
-        both = self._run_network(np.concatenate([batch, batch[:, :, ::-1]]))
-        return tuple((output[: len(batch)] + output[len(batch) :]) / 2 for output in both)
+        genders, ages = self._run_network(np.concatenate([batch, batch[:, :, ::-1]]))
+        half = len(batch)
+        return (genders[:half] + genders[half:]) / 2, (ages[:half] + ages[half:]) / 2
 
     def predict_image(self, image: np.ndarray, detector: FaceDetector | None = None) -> list[Prediction]:
         """Find the faces of an image, crop them with `self.margin` and estimate them.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -74,8 +74,8 @@ class Predictor:
 
     def predict_images(
         self,
-        items: Iterable[tuple[str, object]],
-        read: Callable[[object], np.ndarray],
+        items: Iterable[tuple[str, Any]],
+        read: Callable[[Any], np.ndarray],
         workers: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[LabelledImage]:
@@ -94,21 +94,22 @@ class Predictor:
             One `LabelledImage` per item, in their order. If `items` raises, the images before are yielded first.
         """
         workers = workers or os.cpu_count() or 1
-        items, fault = iter(items), None
+        rest: Iterator[tuple[str, Any]] = iter(items)
+        fault: BaseException | None = None
         futures: deque[Future[LabelledImage]] = deque()
         pool = ThreadPoolExecutor(workers)
 
         def read_ahead() -> None:
-            nonlocal items, fault
+            nonlocal rest, fault
             while len(futures) < workers or (len(futures) < AHEAD * workers and _finished_bytes(futures) < MEMORY):
                 try:
-                    item = next(items)
+                    name, item = next(rest)
                 except StopIteration:
                     return
                 except BaseException as error:  # a camera that is gone, Ctrl-C
-                    items, fault = iter(()), error
+                    rest, fault = iter(()), error
                     return
-                futures.append(pool.submit(self._find, *item, read))
+                futures.append(pool.submit(self._find, name, item, read))
 
         try:
             read_ahead()
@@ -126,7 +127,7 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _find(self, name: str, item: object, read: Callable[[object], np.ndarray]) -> LabelledImage:
+    def _find(self, name: str, item: Any, read: Callable[[Any], np.ndarray]) -> LabelledImage:
         try:
             image = read(item)
         except ImageError as error:
@@ -137,7 +138,7 @@ class Predictor:
         faces = [
             face
             for labelled in images
-            if labelled.boxes
+            if labelled.image is not None and labelled.boxes
             for face in cut_faces(labelled.image, labelled.boxes, self.margin, self.resize)
         ]
         if not faces:
