@@ -170,7 +170,7 @@ def measure_folder(paths: list[Path], weights: list[str], peer: str | None, roun
 
 
 class NoWindow:
-    """Takes frames like the demo's window, without a screen."""
+    """Take frames like the demo's window, without a screen."""
 
     def show(self, image: np.ndarray) -> None:
         cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

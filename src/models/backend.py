@@ -11,9 +11,9 @@ Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def compile_predict(model: keras.Model) -> Predict:
-    """A compiled call of a model in inference mode.
+    """Compile a model for inference.
 
-    `model.predict` builds a data pipeline at every call, which costs as much as a face in a middle-sized network.
+    `model.predict` builds a data pipeline at every call, which takes as long as a face in a medium network.
 
     Args:
         model: From `(batch, size, size, 3)` to two outputs.
@@ -69,7 +69,7 @@ def _pad_to_power_of_two(batch: np.ndarray) -> np.ndarray:
 
 
 def sync_state(model: keras.Model) -> None:
-    """Brings the model's variables up to the last step; JAX trains on copies of them."""
+    """Update the model's variables to the last step; JAX trains on copies of them."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
 
@@ -78,7 +78,7 @@ def sync_state(model: keras.Model) -> None:
 
 
 def sixteen_bit_type() -> str:
-    """The 16-bit type that the device computes fast: "float16" on GPUs older than NVIDIA's Ampere, else "bfloat16".
+    """Choose the fast 16-bit type of the device: "float16" on GPUs older than NVIDIA's Ampere, else "bfloat16".
 
     bfloat16 has the range of float32; float16 has not, so Keras scales the loss there.
     """
@@ -90,7 +90,7 @@ _NO_GPU = (99, 0)
 
 
 def _capability_tensorflow() -> tuple[int, int]:
-    """NVIDIA's compute capability of the first GPU; `_NO_GPU` for anything else."""
+    """Return NVIDIA's compute capability of the first GPU; `_NO_GPU` for other devices."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -114,7 +114,7 @@ def _capability_torch() -> tuple[int, int]:
 
 
 class MovingAverage:
-    """Moves averages towards the weights of a model in training, one compiled call a step, without waiting for it.
+    """Move averages towards the weights of a model in training, with one asynchronous compiled call per step.
 
     Args:
         model: In training.
@@ -130,11 +130,11 @@ class MovingAverage:
         raise NotImplementedError
 
     def sync(self) -> None:
-        """Brings the variables of the averages up to the last step."""
+        """Update the variables of the averages to the last step."""
 
 
 def moving_average(model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]) -> MovingAverage:
-    """The `MovingAverage` of the backend."""
+    """Create the `MovingAverage` of the backend."""
     kinds = {"tensorflow": _AverageTensorflow, "jax": _AverageJax, "torch": _AverageTorch}
     return kinds[keras.backend.backend()](model, weights, averages)
 
@@ -165,7 +165,7 @@ class _AverageTorch(MovingAverage):
 
 
 class _AverageJax(MovingAverage):
-    """Keeps the averages as plain arrays from the first step to `sync`, as Keras' trainer does with the weights."""
+    """Keep the averages as plain arrays from the first step to `sync`, like Keras' trainer does with the weights."""
 
     def __init__(self, model, weights, averages):
         super().__init__(model, weights, averages)
@@ -206,7 +206,7 @@ class _AverageJax(MovingAverage):
 
 
 def device_names() -> list[str]:
-    """The devices that TensorFlow or torch can train on: all GPUs, or the CPU (TensorFlow may know several)."""
+    """List the devices that TensorFlow or torch can train on: all GPUs, or the CPU (TensorFlow may know several)."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -218,7 +218,7 @@ def device_names() -> list[str]:
 
 
 def mirrored_scope(devices: list[str]) -> contextlib.AbstractContextManager:
-    """TensorFlow's MirroredStrategy; a model that is made and trained within it uses all devices."""
+    """Return the scope of TensorFlow's MirroredStrategy; models created and trained in it use all devices."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(devices).scope()
@@ -251,21 +251,21 @@ def join_processes(
 
 
 def local_device_count() -> int:
-    """JAX's devices that this process owns."""
+    """Return the number of JAX devices of this process."""
     import jax
 
     return jax.local_device_count()
 
 
 def gather(array: np.ndarray) -> np.ndarray:
-    """The arrays of all processes (JAX), which have one shape: `(processes, ...)`."""
+    """Gather arrays of equal shape from all processes (JAX): `(processes, ...)`."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(array)
 
 
 def broadcast(array: np.ndarray) -> np.ndarray:
-    """The array of process 0 (JAX); those of the others have its shape and type."""
+    """Return the array of process 0 in all processes (JAX); shapes and types must be equal."""
     from jax.experimental import multihost_utils
 
     return multihost_utils.broadcast_one_to_all(array)

@@ -93,7 +93,7 @@ def geometry_matrix(region: Region, size: int, geometry: Geometry) -> np.ndarray
 
 
 def apply_geometry(image: np.ndarray, region: Region, size: int, geometry: Geometry) -> np.ndarray:
-    """Cuts, resizes, flips, moves, scales and turns in one resampling.
+    """Crop, resize, flip, shift, scale and rotate in one resampling.
 
     What the model's input shows of the image outside `region` are the image's own pixels; beyond its edges it is
     mirrored.

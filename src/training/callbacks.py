@@ -232,7 +232,7 @@ class WandbLogger(keras.callbacks.Callback):
 
     @staticmethod
     def check_login() -> None:
-        """Raises `UserError` unless this machine is logged in to wandb, or works offline."""
+        """Raise `UserError` unless this machine is logged in to wandb, or works offline."""
         import wandb
 
         if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
@@ -275,7 +275,7 @@ class WandbLogger(keras.callbacks.Callback):
 
 
 class EpochSetter(keras.callbacks.Callback):
-    """Tells an `ImageSequence` the epoch before its first batch is read, and ends its workers after the training."""
+    """Set the epoch of an `ImageSequence` before its first batch is read, and stop its workers after training."""
 
     def __init__(self, sequence: ImageSequence):
         super().__init__()

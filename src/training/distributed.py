@@ -85,7 +85,7 @@ class Group:
         ]
 
     def require_same(self, value: str, what: str) -> None:
-        """Raises `UserError` unless `value` is the same in all processes; else they would wait for each other."""
+        """Raise `UserError` unless `value` is the same in all processes; else they would wait for each other."""
         if self.text_from_first(lambda: value) != value:
             raise UserError(
                 f"the {what} must be the same in every process, got another in process {self.process_id} than in "

@@ -11,7 +11,7 @@ Batch = TypeVar("Batch")
 
 
 class Prefetcher(Generic[Batch]):
-    """Gives any batch of any epoch, and has the ones after it made meanwhile.
+    """Return any batch of any epoch, and prepare the following ones meanwhile.
 
     What is read ahead is kept by (epoch, index) and forgotten when another epoch starts, so a batch can never be
     delivered in the place of another.

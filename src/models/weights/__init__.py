@@ -1,4 +1,4 @@
-"""Weight files that describe themselves: save, identify, load; the bundled one and those that others published."""
+"""Weight files that describe themselves: save, identify, load; the bundled ones and published ones."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Load weight files into networks: Keras reads the arrays; here is checked that they belong there."""
+"""Load weight files into networks: Keras reads the arrays, after this module has checked that they fit."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ def fill(model: keras.Model, path: Path, facts: FileFacts) -> None:
         facts: What `hdf5.read_facts` found in it.
 
     Raises:
-        UserError: The file is for another network, or its numbers are none.
+        UserError: The file is for another network, or has values that are not finite.
     """
     if facts.arrays != len(model.weights):
         raise UserError(
@@ -75,7 +75,7 @@ def check_values(model: keras.Model, path: Path) -> None:
 
 
 def check_graph(model: keras.Model, path: Path, facts: FileFacts) -> None:
-    """Raise `UserError` when the file's graph does to pixels what ours cannot repeat."""
+    """Raise `UserError` if the file's graph scales pixels in a way that ours does not support."""
     if scaling_layer(model) is None or facts.has_our_scaling:
         return
     foreign = [name for name in facts.layer_names if name.startswith(("rescaling", "normalization", "tf.", "tf_op"))]
@@ -87,18 +87,18 @@ def check_graph(model: keras.Model, path: Path, facts: FileFacts) -> None:
 
 
 def scaling_layer(model: keras.Model) -> keras.Layer | None:
-    """The layer by which this project scales pixels (`backbones.SCALING`); None where the application does it."""
+    """Return the input scaling layer of this project (`backbones.SCALING`); None if the application scales."""
     return next((layer for layer in model.layers if layer.name.startswith(SCALING_PREFIX)), None)
 
 
 def without_scaling(model: keras.Model) -> keras.Model:
-    """The same network behind its scaling layer, sharing all weights: for files trained on raw values."""
+    """Return the network without its scaling layer, sharing all weights: for files trained on raw values."""
     layer = scaling_layer(model)
     return model if layer is None else keras.Model(layer.output, model.outputs, name=model.name)
 
 
 def needs_folding(model: keras.Model, path: Path, facts: FileFacts) -> bool:
-    """Tell whether a file is for the EfficientNet with the additional rescaling, which our graph has not."""
+    """Tell whether a file is for the EfficientNet with the additional rescaling, which our graph does not have."""
     if not any(isinstance(layer, keras.layers.Normalization) and layer.weights for layer in model.layers):
         return False  # no EfficientNet; other networks of Keras keep their mean and variance as constants
     rescalings = [name for name in facts.layer_names if name.startswith(("rescaling", "tf.math.truediv"))]
@@ -123,7 +123,7 @@ def check_factors(path: Path, factors: Sequence[Sequence[float]]) -> None:
 
 
 def fold_extra_rescaling(variance: np.ndarray) -> np.ndarray:
-    """Variance `(3,)` that normalises as the given one and the additional rescaling do together.
+    """Compute the variance `(3,)` that is equivalent to the given one and the additional rescaling.
 
     `(x - mean) / sqrt(variance) / sqrt(std)` is `(x - mean) / sqrt(variance * std)`.
     """

@@ -1,14 +1,14 @@
 """Describe untrusted weight files as plain data: names, sizes and JSON, never objects or code.
 
-Three layouts are read, told apart by content and not by the file's ending:
+Three layouts are read, identified by content, not by suffix:
 
-* *ordered*: Keras' HDF5 layout (`.hdf5`, `.h5`), a whole model of Keras 2 or 3 or its weights alone. Layers stand in an
+* *ordered*: Keras' HDF5 layout (`.hdf5`, `.h5`), a whole model of Keras 2 or 3 or its weights alone. Layers have an
   ordered list of names.
-* *counted*: `.weights.h5`. Layers stand under names counted by class: `layers/conv2d`, `layers/conv2d_1`, ...
+* *counted*: `.weights.h5`. Layers have names counted by class: `layers/conv2d`, `layers/conv2d_1`, ...
 * *zipped*: `.keras`, a zip archive with the second layout inside.
 
-What a file declares is compared with limits before it is read, and links are refused, so that neither memory nor other
-files are at a stranger's disposal. After that Keras may read the arrays. Whatever is wrong becomes one `UserError`.
+What a file declares is compared with limits before it is read, and links are refused, so that an untrusted file
+cannot exhaust memory or read other files. After that Keras may read the arrays. Any error becomes one `UserError`.
 """
 
 import json
@@ -30,19 +30,19 @@ from src.models.weights.info import ATTRIBUTE
 from src.models.weights.published import check_regular
 
 MAX_TEXT = 8 * 2**20
-"""Bytes of one attribute or JSON text; the largest network of `keras.applications` describes itself in about 1.5 MB."""
+"""Maximum bytes of one attribute or JSON text; the largest network of `keras.applications` needs about 1.5 MB."""
 MAX_LAYERS = 10_000
 MAX_EXPANSION = 4
-"""Times that packed arrays may grow when they are read. Keras does not pack them, and weights hardly shrink."""
+"""Maximum ratio of compressed arrays. Keras does not compress them, and weights compress little."""
 SCALING_PREFIX = "scale_"
-"""How the names of the scaling layers of `backbones` begin."""
+"""Prefix of the names of the scaling layers of `backbones`."""
 SAFE_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32))
-"""Filters that are part of the HDF5 library itself; any other would make it look for plug-ins to run."""
+"""Filters that are part of the HDF5 library; any other would make it load plug-ins."""
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a weight file shows.
+    """Content of a weight file as plain data.
 
     Attributes:
         layout: "ordered", "counted" or "zipped", see the header of this module.
@@ -62,7 +62,7 @@ class FileFacts:
 
     @property
     def has_our_scaling(self) -> bool:
-        """Whether the graph begins with a scaling layer of `backbones.SCALING`."""
+        """Tell whether the graph begins with a scaling layer of `backbones.SCALING`."""
         return any(name.startswith(SCALING_PREFIX) for name in self.layer_names)
 
 
@@ -106,7 +106,7 @@ def read_facts(path: Path, content: bool = False) -> FileFacts:
 
 @contextmanager
 def named_for_keras(path: Path, facts: FileFacts) -> Iterator[Path]:
-    """Give a path to the same weights with the ending by which Keras tells its layouts apart."""
+    """Yield a path to the same weights with the suffix that Keras expects for their layout."""
     with tempfile.TemporaryDirectory() as folder:
         if facts.layout == "zipped":
             yield unzip(path, Path(folder))[0]
@@ -120,7 +120,7 @@ def named_for_keras(path: Path, facts: FileFacts) -> Iterator[Path]:
 
 
 def starts_as_zip(path: Path) -> bool:
-    """Tell whether the file begins like a `.keras` archive."""
+    """Tell whether the file starts like a `.keras` archive."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
@@ -164,7 +164,7 @@ def config_layers(config: dict | None) -> list[dict]:
 
 
 def input_size(layers: list[dict]) -> int | None:
-    """Side of the square input in pixels, or None where the layers do not say.
+    """Read the side of the square input in pixels; None if the layers do not have it.
 
     Raises:
         ValueError: The input is not a square RGB image.
@@ -179,7 +179,7 @@ def input_size(layers: list[dict]) -> int | None:
 
 
 def refuse_code(path: Path, layers: list[dict], names: list[str]) -> None:
-    """Raise `UserError` when a layer holds code, or belongs to no published Keras.
+    """Raise `UserError` if a layer contains code, or is not part of a published Keras.
 
     The code would not run, but without it the predictions would be others than those of who saved it.
     """
@@ -194,7 +194,7 @@ def refuse_code(path: Path, layers: list[dict], names: list[str]) -> None:
 
 
 def read_layers(file: h5py.File) -> tuple[list[str], int, bool]:
-    """Names of the layers, the number of their arrays, and whether the layout is *ordered*."""
+    """Read the names of the layers, the number of their arrays, and whether the layout is *ordered*."""
     group = file
     if "layer_names" not in file.attrs and "layer_names0" not in file.attrs:
         if "model_weights" not in file:
@@ -207,7 +207,7 @@ def read_layers(file: h5py.File) -> tuple[list[str], int, bool]:
 
 
 def _read_counted(group: h5py.Group) -> tuple[list[str], int]:
-    """Names, the layer's own where Keras left it, else its place in the count; and the number of arrays."""
+    """Read the names of the layers, if stored, else their counted names; and the number of arrays."""
     if len(group) > MAX_LAYERS:
         raise ValueError(f"{len(group)} layers")
     names, arrays = [], 0
@@ -255,7 +255,7 @@ def read_attribute(owner: h5py.Group, name: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Text of an attribute, which libraries of different age wrote as str, bytes or an array of one."""
+    """Decode the text of an attribute: str, bytes or an array with one of these."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, bytes):
@@ -266,7 +266,7 @@ def as_text(value: Any) -> str:
 
 
 def read_names(group: h5py.Group, attribute: str) -> list[str]:
-    """Read a list of names, which Keras cuts into `NAME0`, `NAME1`, ... when it is too long for one attribute."""
+    """Read a list of names, which Keras splits into `NAME0`, `NAME1`, ... if it is too long for one attribute."""
     parts = [attribute]
     if attribute not in group.attrs:
         parts = []
@@ -296,7 +296,7 @@ def member(group: h5py.Group, name: str, kind: type) -> Any:
 
 
 def check_array(dataset: h5py.Dataset) -> None:
-    """Raise `ValueError` unless an array holds plain numbers of its own, about as many as the file has room for."""
+    """Raise `ValueError` unless an array contains plain numbers, in the file, and not more than fit into it."""
     if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
         raise ValueError(f"expected numbers in {dataset.name}, received {dataset.dtype!s:.40}")
     if dataset.external or dataset.is_virtual:

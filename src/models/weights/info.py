@@ -1,4 +1,4 @@
-"""What a weight file says about itself: the fields, their JSON form and what is believed of a stranger's."""
+"""The description of a weight file: its fields, their JSON form, and the validation of untrusted ones."""
 
 import dataclasses
 import json
@@ -19,26 +19,26 @@ MIN_SIZE, MAX_SIZE = 16, 1024
 
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What is known about a weight file, most of it from the file itself.
+    """Description of a weight file, mostly from the file itself.
 
     Attributes:
         model_name: Name that `factory.get_model` knows.
         img_size: Side of the square input in pixels.
-        margin: Crop margin that the model was trained with, as a part of the face box's sides.
+        margin: Crop margin that the model was trained with, as a share of the sides of the face box.
         colour: Channel order of its input, `"RGB"` or `"BGR"`.
         gender_order: Meaning of the two classes of the gender head.
         age_decoding: `"expectation"`: the age is the expectation of the softmax over 0..100 years.
-        data: What it was trained on.
-        epoch: Epochs of training behind it, counted from 1.
-        metrics: Validation figures by name.
+        data: Training data.
+        epoch: Number of epochs trained.
+        metrics: Validation metrics by name.
         versions: Versions of the libraries that wrote it.
-        heads: The heads that were trained, out of `HEADS`; the output of others is meaningless.
+        heads: The trained heads, out of `HEADS`; the output of others is meaningless.
         run: The training run that wrote it: its name, which its log and curves begin with, and when it began.
-        label: A published file's name, or a name for people.
-        scaled: Whether the graph begins with the scaling of pixels of `backbones.SCALING`. Files of others do not;
-            their networks take raw values, unless the application scales by itself (EfficientNet).
-        resize: How faces are resized to the input: `"area"`, area averaging where they shrink; `"bilinear"`, as the
-            original did, out of a copy of the photo whose longest side is 640 pixels.
+        label: Name of a published file, or a readable name.
+        scaled: Whether the graph includes the input scaling of `backbones.SCALING`. In files of other projects it does
+            not; their networks take raw values, unless the application scales its input (EfficientNet).
+        resize: How faces are resized to the input: `"area"`, area averaging to shrink; `"bilinear"`, like the
+            original, from a copy of the photo whose longest side is 640 pixels.
         mirrored: Whether predictions are averaged over a face and its mirror image.
         version: Version of this project that wrote the file; empty: an older one, or none.
     """
@@ -63,12 +63,12 @@ class WeightsInfo:
 
 
 def to_json(info: WeightsInfo) -> str:
-    """The JSON text that stands in a file's `age_gender` attribute."""
+    """Return the JSON text of a file's `age_gender` attribute."""
     return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(info)})
 
 
 def parse_json(text: str, path: Path) -> WeightsInfo:
-    """The `age_gender` attribute as `WeightsInfo`; whatever is not of its form is refused.
+    """Parse the `age_gender` attribute; refuse any other form.
 
     Raises:
         UserError: The attribute is damaged, or was written by a newer version of this project.
@@ -93,7 +93,7 @@ def parse_json(text: str, path: Path) -> WeightsInfo:
 
 
 def check_info(info: WeightsInfo) -> None:
-    """Raises `ValueError` when a field has another type or value than `WeightsInfo` documents."""
+    """Raise `ValueError` if a field has another type or value than `WeightsInfo` documents."""
 
     def is_number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

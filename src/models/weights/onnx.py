@@ -1,4 +1,4 @@
-"""ONNX weight files: their description, and the checks that an untrusted one has to pass.
+"""ONNX weight files: their description, and the validation of untrusted ones.
 
 ONNX Runtime opens every file that a model names for its values, and reserves whatever a model declares. So the
 structure is read first, by protobuf and with the part of ONNX's schema that matters here
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 ENDING = ".onnx"
 ENTRY_LIMIT = 2**20
-"""Bytes of one entry of the metadata."""
+"""Maximum bytes of one entry of the metadata."""
 TRIAL_BATCH = 4
-"""Images that a network is tried on."""
+"""Images for the trial prediction."""
 FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 INTEGERS = {2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_}
 """Values of TensorProto.DataType that are read, and their types."""
@@ -56,7 +56,7 @@ SCHEMA: dict[str, dict[str, tuple[int, type | str]]] = {
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a file counts as ONNX, by its ending."""
+    """Tell whether a file is ONNX, by its suffix."""
     return path.suffix.lower() == ENDING
 
 
@@ -82,7 +82,7 @@ def write_info(path: Path, info: WeightsInfo) -> None:
 
 
 def no_description(path: Path) -> UserError:
-    """The error for an ONNX file of another origin."""
+    """Make the error for an ONNX file of another origin."""
     return UserError(
         f"expected an ONNX file that export.py wrote, with {ATTRIBUTE!r} in its metadata, got {path} without; "
         "export the .hdf5 file anew"
@@ -124,7 +124,7 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """The error for a file that a library refuses."""
+    """Make the error for a file that a library refuses."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(f"expected an ONNX weight file, got {path}, which cannot be read: {reason}")
 
@@ -187,7 +187,7 @@ def parse(path: Path) -> Any:
 
 @functools.cache
 def message_class() -> type:
-    """The class of `Model` in `SCHEMA`."""
+    """Build the class of `Model` in `SCHEMA`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field_type = descriptor_pb2.FieldDescriptorProto
@@ -224,7 +224,7 @@ def check_structure(model: Any, path: Path) -> None:
 
 
 def tensors(model: Any) -> Iterator[Any]:
-    """All tensors of a model, those in attributes included."""
+    """Yield all tensors of a model, including those in attributes."""
     for graph in model.graph:
         yield from graph.initializers
         for node in graph.nodes:
@@ -260,6 +260,6 @@ def check_tensor(tensor: Any) -> None:
 
 
 def readable(name: bytes) -> str:
-    """A name out of a file, short and printable."""
+    """Shorten a name from a file and make it printable."""
     text = name[:80].decode(errors="replace")
     return repr(text) if text.isprintable() else ascii(text)

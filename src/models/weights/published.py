@@ -1,4 +1,4 @@
-"""Weight files that need no path: the bundled one, and those that others published, with their download."""
+"""Weight files known by name: the bundled ones, and published ones with their download."""
 
 import dataclasses
 import hashlib
@@ -10,21 +10,21 @@ from pathlib import Path
 from src.cli import ROOT, JobError, UserError
 
 BUNDLED = "EfficientNetLite0_128"
-"""Name of the weights in `pretrained_models/` that are used when none are named: `.hdf5`, and the same as `.onnx`."""
+"""Name of the default weights in `pretrained_models/`: `.hdf5`, and the same as `.onnx`."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
 TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without a response after which a download fails."""
 MAX_HASHED = 2**30
-"""Bytes; no published file is near, and larger ones need not be read through to know that they are none."""
+"""Maximum bytes of a file that is hashed; published files are much smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of the table: where the file is, and what its network needs to be fed with.
+    """A row of the table: the address of the file, and the input that its network expects.
 
     Attributes:
-        md5: Of the file's bytes, or None where it is not known.
-        margin: Crop margin that the network was trained with, as a part of the face box's sides.
+        md5: Hash of the file, or None if unknown.
+        margin: Crop margin that the network was trained with, as a share of the sides of the face box.
     """
 
     release: str
@@ -65,13 +65,13 @@ def bundled(ending: str = ".onnx") -> Path:
 
 
 def folder() -> Path:
-    """Where downloads are kept: `AGE_GENDER_HOME`, else `pretrained_models/`."""
+    """Return the folder of downloads: `AGE_GENDER_HOME`, else `pretrained_models/`."""
     home = os.environ.get("AGE_GENDER_HOME")
     return Path(home).expanduser() if home else ROOT / "pretrained_models"
 
 
 def find_by_content(path: Path) -> str | None:
-    """Name of the published file that a file is a whole copy of, whatever it is called; None if of none."""
+    """Find the name of the published file with the same bytes; None if there is none."""
     if path.stat().st_size > MAX_HASHED:
         return None
     md5, sha256 = hashes(path)
@@ -82,7 +82,7 @@ def find_by_content(path: Path) -> str | None:
 
 
 def hashes(path: Path) -> tuple[str, str]:
-    """MD5 and SHA-256 of a file's bytes, in hexadecimal."""
+    """Compute MD5 and SHA-256 of a file, in hexadecimal."""
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -92,18 +92,18 @@ def hashes(path: Path) -> tuple[str, str]:
 
 
 def known_hash(name: str) -> str | None:
-    """`ALGORITHM:HASH` that a whole copy of a published file has, or None where neither table nor note knows it."""
+    """Return `ALGORITHM:HASH` of a published file, or None if neither the table nor a note has it."""
     md5, sha256 = PUBLISHED[name].md5, remembered_sha256(folder() / name)
     return f"md5:{md5}" if md5 else f"sha256:{sha256}" if sha256 else None
 
 
 def note_path(path: Path) -> Path:
-    """The note beside a download that remembers its SHA-256, in the format of `sha256sum`."""
+    """Return the path of the note with the SHA-256 of a download, in the format of `sha256sum`."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def remembered_sha256(path: Path) -> str | None:
-    """The SHA-256 that the first download of a file had, or None."""
+    """Return the SHA-256 of the first download of a file, or None."""
     try:
         words = note_path(path).read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -112,7 +112,7 @@ def remembered_sha256(path: Path) -> str | None:
 
 
 def fetch(name: str) -> Path:
-    """A published file in the local folder, downloaded if it is not there yet.
+    """Return the local path of a published file, downloading it if missing.
 
     The download goes to a temporary file and gets its name only when it is whole: its hash is the known one, or, where
     none is known, it opens as HDF5 (which knows its own length); its SHA-256 is then printed and remembered. A file
@@ -149,7 +149,7 @@ def fetch(name: str) -> Path:
 
 
 class Download:
-    """Downloader for pooch that shows a progress bar and remembers what it received."""
+    """Downloader for pooch with a progress bar that keeps what it received."""
 
     size: int | None = None
     md5 = sha256 = ""
@@ -170,7 +170,7 @@ class Download:
 
 
 def failure(name: str, known: str | None, download: Download, error: Exception) -> str:
-    """One line about a failed download: what was expected, what was received, what to do instead."""
+    """Describe a failed download in one line, with a remedy."""
     if download.size is None:
         reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps urllib3 wraps why
         received = " ".join(str(reason).split())[:200] or type(error).__name__
@@ -184,7 +184,7 @@ def failure(name: str, known: str | None, download: Download, error: Exception) 
 
 
 def resolve(weight_file: str | Path) -> Path:
-    """A path as it is; a published name, where no such file lies in the working folder, as its download.
+    """Return a path unchanged; download a published name, unless such a file is in the working folder.
 
     Raises:
         UserError: Neither.
@@ -202,7 +202,7 @@ def resolve(weight_file: str | Path) -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Raises `UserError` unless the path leads to a file with something in it."""
+    """Raise `UserError` unless the path is a regular file that is not empty."""
     if path.is_dir():
         raise UserError(f"expected a weight file, received the folder {path}; name a file in it")
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""Validates an untrusted weight file in a process of its own, with a limit on time and memory.
+"""Validate an untrusted weight file in a separate process, with limits on time and memory.
 
-The HDF5 library trusts what a file says about itself: bytes that are wrong in the right place make it loop for ever
-(seen in 1.14.6, `H5HG__cache_heap_deserialize`), ask for gigabytes or crash. In another process that costs a moment.
+The HDF5 library trusts the file: wrong bytes can make it loop forever (seen in 1.14.6,
+`H5HG__cache_heap_deserialize`), allocate gigabytes or crash. In a separate process this does no harm.
 """
 
 import os
@@ -13,13 +13,13 @@ from src.cli import ROOT, UserError
 from src.models.weights import onnx, published
 
 SECONDS = 20.0
-"""Time for the process, besides one second for every `BYTES_A_SECOND`."""
+"""Maximum seconds of the process, plus one second per `BYTES_A_SECOND`."""
 BYTES_A_SECOND = 5 * 10**6
-"""What the slowest disk or network folder reads."""
+"""Minimum speed of a disk or network folder."""
 MEMORY = 2**30
-"""Bytes of address space for the process, besides `COPIES` of the file; limited where the system can."""
+"""Maximum bytes of address space of the process, plus `COPIES` of the file, if the system supports such limits."""
 COPIES = 4
-"""ONNX Runtime holds a file's values as read, and again as the processor likes them."""
+"""ONNX Runtime keeps the values as read, and again in the layout of the processor."""
 REFUSED = 2
 
 
@@ -40,13 +40,13 @@ def resolve(weight_file: str | Path) -> Path:
 
 
 def rehearse(path: Path) -> None:
-    """Reads all of a weight file in another process, so that what reads it afterwards will come to an end.
+    """Read all of a weight file in another process, so that reading it afterwards is safe.
 
     Raises:
         UserError: It cannot be read, or the process crashed, took too long or too much memory.
     """
     published.check_regular(path)
-    if not sys.executable:  # Python inside another program: there is nothing to start
+    if not sys.executable:  # Python embedded in another program: no interpreter to start
         read_through(path)
         return
     command = [sys.executable, "-m", "src.models.weights.sandbox", str(path.resolve())]
@@ -68,7 +68,7 @@ def rehearse(path: Path) -> None:
 
 
 def read_through(path: Path) -> None:
-    """Reads everything that identification and loading may read, in whatever order.
+    """Read everything that identification and loading may read.
 
     Raises:
         UserError: It cannot be read.
@@ -82,7 +82,7 @@ def read_through(path: Path) -> None:
 
 
 def limit_memory(size: int) -> None:
-    """Limits the address space of this process, on systems that can."""
+    """Limit the address space of this process, if the system supports it."""
     try:
         import resource
 

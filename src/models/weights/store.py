@@ -1,8 +1,8 @@
 """Weight files that describe themselves: save, identify, load.
 
 A file is Keras' HDF5 layout of a whole model plus one root attribute, `age_gender`, that holds `WeightsInfo` as JSON.
-Nothing is ever deserialised from a file: the network is built by `factory.py` and the numbers are read into it, so a
-file from a stranger cannot run code.
+Nothing is ever deserialized from a file: `factory.py` builds the network and only arrays are read into it, so an
+untrusted file cannot run code.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ MIN_HALVED_INPUTS = 64
 
 
 def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype: str = "float32") -> Path:
-    """Writes a weight file that `load_model` reads, whole or not at all.
+    """Write a weight file that `load_model` reads.
 
-    The file is written beside its place and renamed, so that a reader never sees half of it and a full disk or a kill
-    leaves an older file of that name as it was.
+    A temporary file is written and renamed, so a reader never sees half of it, and a full disk or a kill does not
+    change an older file of that name.
 
     Args:
         model: Network of `factory.get_model(info.model_name, info.img_size)`.
-        path: Any name; its folder is made when missing.
+        path: Any name; its folder is created if missing.
         info: Stored as JSON; an empty `versions` or `version` is filled in.
         dtype: One of `SAVE_DTYPES`. "float16" halves the file; predicted ages change by less than 0.02 years.
 
@@ -114,7 +114,7 @@ def _copy_attributes(source: h5py.HLObject, target: h5py.HLObject) -> None:
 
 
 class NamedBuffer(io.BytesIO):
-    """Memory that `model.save` takes for a path ending in `.hdf5`, and h5py for the open file that it is.
+    """A buffer that `model.save` accepts as a path with the suffix `.hdf5`, and h5py as an open file.
 
     On a full disk the HDF5 library fails once for every object that it still holds, each time with a traceback; bytes
     that are complete fail in one place.
@@ -127,24 +127,24 @@ class NamedBuffer(io.BytesIO):
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what writes a weight file."""
+    """Return the versions of the libraries that write a weight file."""
     import keras
 
     return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
 
 
 def identify(weight_file: str | Path) -> WeightsInfo:
-    """Says which network a weight file is for, without building it and without importing Keras.
+    """Identify the network of a weight file, without building it and without importing Keras.
 
-    Looks, in this order, at: the file's own `age_gender` attribute; its bytes, which may be those of a published file;
-    its name, which may be a published one or `{model_name}_{img_size}_*`. Files of the last kind are taken for the
+    Checks, in this order: the file's own `age_gender` attribute; its bytes, which may be those of a published file;
+    its name, which may be a published one or `{model_name}_{img_size}_*`. Files of the last kind count as the
     original project's: BGR, margin 0.4.
 
     Args:
-        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded if missing.
 
     Raises:
-        UserError: No weight file, or of a network that cannot be told.
+        UserError: No weight file, or its network cannot be identified.
         JobError: A download failed.
     """
     path = resolve(weight_file)
@@ -159,7 +159,7 @@ def identify_path(path: Path) -> WeightsInfo:
 
 
 def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
-    """Identify an HDF5 file by what it shows, its bytes and its name."""
+    """Identify an HDF5 file by its content, its bytes and its name."""
     if facts.description is not None:
         info = parse_json(facts.description, path)
         if facts.input_size is None:
@@ -175,10 +175,10 @@ def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
 
 
 def identify_by_content_or_name(path: Path) -> WeightsInfo:
-    """What a file without a description is, by its bytes or its name.
+    """Identify a file without a description by its bytes or its name.
 
     Raises:
-        UserError: Neither tells.
+        UserError: Both are unknown.
     """
     name = published.find_by_content(path)
     if name is None and path.name in published.PUBLISHED:
@@ -209,17 +209,17 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
 
 
 def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
-    """Builds the network that a weight file is for and copies the numbers into it.
+    """Build the network of a weight file and load its weights.
 
     Args:
-        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded if missing.
 
     Returns:
         The model, `(batch, size, size, 3)` values 0..255 in `info.colour` order ->
-        `[pred_gender (batch, 2) in info.gender_order, pred_age (batch, 101)]`, and what the file says about itself.
+        `[pred_gender (batch, 2) in info.gender_order, pred_age (batch, 101)]`, and the description of the file.
 
     Raises:
-        UserError: See `identify`; or the numbers do not fit the network.
+        UserError: See `identify`; or the weights do not fit the network.
         JobError: A download failed.
     """
     return load_path(resolve(weight_file))
@@ -240,14 +240,14 @@ def load_path(path: Path) -> tuple[keras.Model, WeightsInfo]:
 
 
 def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
-    """Copies the numbers of a weight file into a network of the same kind, all or none.
+    """Load the weights of a file into a network of the same kind, all or none.
 
     Args:
         model: A network of `factory.get_model`.
-        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
+        weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded if missing.
 
     Raises:
-        UserError: No weight file, or its numbers do not fit the network.
+        UserError: No weight file, or its weights do not fit the network.
         JobError: A download failed.
     """
     from src.models.weights.fill import fill
@@ -258,7 +258,7 @@ def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
 
 
 def refuse_onnx(path: Path) -> None:
-    """Raise `UserError` for a file that ONNX Runtime alone can use."""
+    """Raise `UserError` for a file that only ONNX Runtime can use."""
     if onnx.is_onnx(path):
         raise UserError(
             f"expected a .hdf5 file, which can be trained on and exported, got {path}; use that one's .hdf5"
@@ -267,7 +267,7 @@ def refuse_onnx(path: Path) -> None:
 
 @contextmanager
 def quiet_absl():
-    """Keeps Keras from advising against the HDF5 layout at every save."""
+    """Suppress Keras' advice against the HDF5 layout at every save."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
