@@ -230,7 +230,9 @@ def main() -> None:
             measure_one_photo(photo, weights, args.peer_python, before, args.rounds)
             measure_folder(paths, weights, args.peer_python, args.rounds)
         if args.live:
-            measure_live(photo, AgeGenderEstimator.load(args.weight_file), args.live)
+            with tempfile.TemporaryDirectory() as folder:
+                (photo,) = make_images(Path(folder), 1)
+                measure_live(photo, AgeGenderEstimator.load(args.weight_file), args.live)
 
 
 if __name__ == "__main__":
