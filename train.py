@@ -8,6 +8,7 @@
 The best weights go to checkpoints/. All keys and their defaults:
 """
 
+import io
 import os
 import re
 import signal
@@ -35,7 +36,8 @@ def main() -> None:
     if {"-h", "--help"} & set(arguments):
         cli.run(lambda: print(help_text()))
     cli.defer_interrupts()
-    sys.stdout.reconfigure(line_buffering=True)  # a log shows each line when it is written
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log shows each line when it is written
     several = bool({"-m", "--multirun"} & set(arguments))
     printed = commands(arguments, several)
     sys.argv[1:] = hydra_arguments(arguments, several)
@@ -66,16 +68,17 @@ def run_jobs(printed: tuple[str, str]) -> dict[str, int]:
     """Run each training that Hydra makes of the arguments and return their exit codes by name."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
     OmegaConf.register_new_resolver("project_root", lambda: str(cli.ROOT), replace=True)
-    codes = {}
+    codes: dict[str, int] = {}
     cli.set_interrupt_text(lambda: f"no epoch is done; start again with: {printed[0]}")
 
     @hydra.main(version_base="1.3", config_path="src", config_name="config")
     def job(cfg: DictConfig) -> None:
         own = [override for override in HydraConfig.get().overrides.task if override not in sys.argv]
-        if HydraConfig.get().mode.name == "MULTIRUN" and cfg.train.checkpoint_dir is None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.train.checkpoint_dir is None:
             cfg.train.checkpoint_dir = str(job_folder(own, len(codes)))
         codes[f"#{len(codes)} {' '.join(own)}"] = run_job(cfg, printed)
 

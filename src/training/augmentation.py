@@ -233,10 +233,12 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
 
 
 def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Write and reads an RGB image as JPEG of `quality` 1..100, in memory."""
+    """Write and read an RGB image as JPEG of `quality` 1..100, in memory."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was just encoded
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def _log_uniform(rng: np.random.Generator, limits: Pair) -> float:
@@ -285,6 +287,6 @@ def apply_augmentation(image: np.ndarray, region: Region, size: int, augmentatio
         image = images.resize(image[top:bottom, left:right], size)
         image = cv2.flip(image, 1) if geometry.flip else image
     else:
-        region = apply_crop_jitter(region, *image.shape[:2], jitter)
+        region = apply_crop_jitter(region, image.shape[0], image.shape[1], jitter)
         image = apply_geometry(image, region, size, geometry)
     return apply_erasing(apply_camera(apply_light(image, light), camera), erasing)

@@ -145,9 +145,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def best_path(self) -> Path:
-        """The weight file of the best epoch."""
-        row = self.state.history[self.state.best_epoch - 1]
-        return self.weights_path(row["epoch"], row[MONITOR])
+        """The weight file of the best epoch, which there must be."""
+        epoch = self.state.best_epoch
+        assert epoch is not None
+        return self.weights_path(epoch, self.state.history[epoch - 1][MONITOR])
 
     def on_epoch_end(self, epoch, logs=None):
         """Write everything; `epoch` counts from 0."""

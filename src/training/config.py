@@ -7,11 +7,12 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from src import models
 from src.cli import ROOT, UserError
@@ -194,8 +195,7 @@ class Config(_Section):
         Raises:
             UserError: a value has the wrong type or is outside its limits.
         """
-        values = OmegaConf.to_container(cfg, resolve=True)
-        values.pop("hydra", None)
+        values = plain_values(cfg)
         try:
             return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
@@ -228,7 +228,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
         before: The run's; keys that did not exist then have their default.
         now: The other.
     """
-    defaults = flatten(OmegaConf.to_container(OmegaConf.load(ROOT / "src" / "config.yaml")))
+    defaults = flatten(plain_values(OmegaConf.load(ROOT / "src" / "config.yaml"), resolve=False))
     earlier, later = defaults | flatten(before), flatten(now)
     return {
         key: (earlier.get(key), value)
@@ -237,18 +237,24 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def plain_values(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
+    """A configuration as plain values, without Hydra's own."""
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=resolve))
+    return {key: value for key, value in values.items() if key != "hydra"}
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"train": {"lr": 1}}` as `{"train.lr": 1}`."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
 
 
-def _field(key: str):
+def _field(key: str) -> FieldInfo:
     section, name = key.split(".")
-    return Config.model_fields[section].annotation.model_fields[name]
+    return cast(type[BaseModel], Config.model_fields[section].annotation).model_fields[name]
 
 
 _EXPECTED = {
@@ -271,7 +277,7 @@ _EXPECTED = {
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     """The first invalid key in one line: `train.lr must be >= 0, got -1`."""
     errors = error.errors()
-    section, name = errors[0]["loc"][:2]
+    section, name = map(str, errors[0]["loc"][:2])
     if errors[0]["type"] == "extra_forbidden":
         return f"{section}.{name} is not a key of src/config.yaml"
     field = _field(f"{section}.{name}")

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import Literal
 
 import keras
 import numpy as np
@@ -205,7 +206,7 @@ def _meet(cfg: Config) -> tuple[int, int]:
             f"a training of {processes} processes needs KERAS_BACKEND=jax, got {keras.backend.backend()}; "
             "start with KERAS_BACKEND=jax python train.py ..."
         )
-    if keys.mode == "on":
+    if keys.mode == "on" and keys.coordinator is not None:
         _check_coordinator(keys.coordinator, keys.process_id)
         return models.join_processes(keys.coordinator, processes, keys.process_id, HEARTBEAT_SECONDS)
     describe_open_mpi_5(environment, keys.coordinator)
@@ -214,7 +215,7 @@ def _meet(cfg: Config) -> tuple[int, int]:
     return models.join_processes(keys.coordinator, None, None, HEARTBEAT_SECONDS)
 
 
-def local_devices(local_id: int, devices: int | str, environment: Mapping[str, str]) -> str:
+def local_devices(local_id: int, devices: int | Literal["auto"], environment: Mapping[str, str]) -> str:
     """Which GPUs of its machine a process takes, as JAX's variable `JAX_LOCAL_DEVICE_IDS`.
 
     The processes of a machine share its GPUs: one each, or `devices` each. Where the launcher shows a process its own

@@ -10,7 +10,7 @@ workers of our own that are asked for (epoch, index), and Keras' workers stay of
 import dataclasses
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import keras
@@ -27,7 +27,9 @@ from src.training.prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
 
-Arrays = tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Heads = tuple[np.ndarray, np.ndarray]
+"""One array for each of `HEADS`."""
+Arrays = tuple[np.ndarray, Heads, Heads]
 
 BATCHES_AHEAD = 10
 """How many batches the workers read ahead."""
@@ -39,8 +41,8 @@ class Batch(NamedTuple):
     """The arrays of one batch, and `(name, reason)` of images that could not be read (their weights are 0)."""
 
     images: np.ndarray
-    targets: tuple[np.ndarray, np.ndarray]
-    weights: tuple[np.ndarray, np.ndarray]
+    targets: Heads
+    weights: Heads
     unreadable: list[tuple[str, str]]
 
 
@@ -151,7 +153,8 @@ class ImageSequence(keras.utils.PyDataset):
     def clear_labels(self, heads: Collection[str]) -> None:
         """Treat all labels of these heads as unknown."""
         pairs = zip(HEADS, self._weights, strict=True)
-        self._weights = tuple(np.zeros_like(weights) if head in heads else weights for head, weights in pairs)
+        gender, age = (np.zeros_like(weights) if head in heads else weights for head, weights in pairs)
+        self._weights = gender, age
 
     def __len__(self) -> int:
         return min(self._batches, self.settings.steps or self._batches)
@@ -162,11 +165,11 @@ class ImageSequence(keras.utils.PyDataset):
             if name not in self._named:
                 self._named.add(name)
                 logger.warning("%s can no longer be read (%s); training continues without it", name, reason)
-        self._known[index] = sum(np.count_nonzero(values) for values in batch.weights)
+        self._known[index] = sum(int(np.count_nonzero(values)) for values in batch.weights)
         if self.settings.fill_up:
             batch = append_empty_rows(batch, self.settings.batch_size // self.settings.share[1])
             factor = np.float32(max(1.0, len(self) * self.settings.batch_size / len(self._names)))
-            return batch.images, batch.targets, tuple(values * factor for values in batch.weights)
+            return batch.images, batch.targets, for_each_head(lambda values: values * factor, batch.weights)
         return batch.images, batch.targets, batch.weights
 
     def set_epoch(self, epoch: int) -> None:
@@ -189,7 +192,7 @@ class ImageSequence(keras.utils.PyDataset):
         if not self.settings.shuffle:
             return np.arange(count)[part]
         known_epoch, order = self._order  # one assignment, one reading: workers share it without a lock
-        if known_epoch != epoch:
+        if known_epoch != epoch or order is None:
             order = np.random.default_rng([_ORDER, self.settings.seed, epoch]).permutation(count)
             order = np.resize(order, self._batches * size)  # begins again where it ends
             self._order = epoch, order
@@ -204,14 +207,14 @@ class ImageSequence(keras.utils.PyDataset):
         if self._augment is None:
             return batch
         stream = [_MIXUP, self.settings.seed, epoch, index, *([process] if processes > 1 else [])]
-        return self._mix(np.random.default_rng(stream), batch)
+        return mix_batch(np.random.default_rng(stream), batch, self._augment)
 
     def _read_batch(self, epoch: int, rows: np.ndarray) -> Batch:
         size = self.settings.img_size
         batch = Batch(
             np.zeros((len(rows), size, size, 3), np.uint8),
-            tuple(values[rows] for values in self._targets),
-            tuple(values[rows] for values in self._weights),
+            for_each_head(lambda values: values[rows], self._targets),
+            for_each_head(lambda values: values[rows], self._weights),
             [],
         )
         for place, row in enumerate(rows):
@@ -222,20 +225,6 @@ class ImageSequence(keras.utils.PyDataset):
                 for values in batch.weights:
                     values[place] = 0
         return batch
-
-    def _mix(self, rng: np.random.Generator, batch: Batch) -> Batch:
-        """Mix up rows of the batch that know the same labels."""
-        gender_weights, age_weights = batch.weights
-        mixup = draw_mixup(rng, 2 * (gender_weights > 0) + (age_weights > 0), self._augment)
-        if mixup is None:
-            return batch
-        genders, ages = batch.targets
-        return Batch(
-            apply_mixup(batch.images, mixup),
-            (apply_mixup(genders, mixup), targets.mix_age_targets(ages, mixup.share, mixup.partner)),
-            tuple(mix_weights(values, mixup) for values in batch.weights),
-            batch.unreadable,
-        )
 
     def _model_input(self, epoch: int, row: int) -> np.ndarray:
         """One row's model input, `(size, size, 3)` uint8, before mixup; raises `ImageError`."""
@@ -266,6 +255,27 @@ class ImageSequence(keras.utils.PyDataset):
         return images.read_at_least(self._names[row], 1.25 * self.settings.img_size * cut_away)
 
 
+def for_each_head(function: Callable[[np.ndarray], np.ndarray], arrays: Heads) -> Heads:
+    """Apply a function to the array of each head."""
+    gender, age = arrays
+    return function(gender), function(age)
+
+
+def mix_batch(rng: np.random.Generator, batch: Batch, augment: AugmentConfig) -> Batch:
+    """Mix up rows of a batch that know the same labels."""
+    gender_weights, age_weights = batch.weights
+    mixup = draw_mixup(rng, 2 * (gender_weights > 0) + (age_weights > 0), augment)
+    if mixup is None:
+        return batch
+    genders, ages = batch.targets
+    return Batch(
+        apply_mixup(batch.images, mixup),
+        (apply_mixup(genders, mixup), targets.mix_age_targets(ages, mixup.share, mixup.partner)),
+        for_each_head(lambda weights: mix_weights(weights, mixup), batch.weights),
+        batch.unreadable,
+    )
+
+
 def append_empty_rows(batch: Batch, count: int) -> Batch:
     """Append rows of zeros, whose weights are 0 too, until there are `count`."""
 
@@ -273,5 +283,8 @@ def append_empty_rows(batch: Batch, count: int) -> Batch:
         return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
 
     return Batch(
-        filled(batch.images), tuple(map(filled, batch.targets)), tuple(map(filled, batch.weights)), batch.unreadable
+        filled(batch.images),
+        for_each_head(filled, batch.targets),
+        for_each_head(filled, batch.weights),
+        batch.unreadable,
     )

@@ -45,8 +45,8 @@ class RunState:
     @property
     def best_epoch(self) -> int | None:
         """Number of the epoch with the lowest validation loss, from 1; None where none has a finite one."""
-        losses = {row["epoch"]: row[MONITOR] for row in self.history if np.isfinite(row[MONITOR])}
-        return min(losses, key=losses.get, default=None)
+        finite = [row for row in self.history if np.isfinite(row[MONITOR])]
+        return int(min(finite, key=lambda row: row[MONITOR])["epoch"]) if finite else None
 
 
 class ResumeFile:
@@ -69,6 +69,7 @@ class ResumeFile:
 
     def _variables(self) -> list[keras.Variable]:
         """Weights, batch norm statistics, states of random generators, optimizer and averages, in a fixed order."""
+        assert self._model is not None  # who saves or loads variables has given one
         average = self._average.shadow if self._average else []
         return [*self._model.variables, *self._model.optimizer.variables, *average]
 
@@ -80,7 +81,7 @@ class ResumeFile:
         """
         arrays = {f"v{i}": to_numpy(variable) for i, variable in enumerate(self._variables())}
         with write_whole(self.path, durable=True) as part:
-            np.savez(part, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
+            np.savez(part, allow_pickle=False, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
 
     def load_variables(self) -> None:
         """Set all variables of the model, its optimizer and the averages.

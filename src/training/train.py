@@ -30,11 +30,11 @@ SAME_COMMAND = ("the same command", "the same command and train.resume=true")
 """What to run after Ctrl-C: where no epoch is done, and where some are."""
 
 
-def train(cfg: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.callbacks.History:
+def train(config: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.callbacks.History:
     """Train a network and write its best weights, a log, curves and a state to resume from.
 
     Args:
-        cfg: The keys of `src/config.yaml`, which explains each.
+        config: The keys of `src/config.yaml`, which explains each.
         commands: The commands that start and resume this training, for the message after Ctrl-C.
 
     Returns:
@@ -47,7 +47,7 @@ def train(cfg: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.ca
         JobError: no image is left, ImageNet weights cannot be downloaded, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C, noted since `cli.defer_interrupts`; its text says how to resume.
     """
-    cfg = Config.check(cfg)
+    cfg = Config.check(config)
     with distributed.join(cfg) as group:
         group.require_same(cfg.shared(), "configuration")
         if cfg.wandb.project and group.is_first:
