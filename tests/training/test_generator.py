@@ -146,7 +146,7 @@ def test_unreadable_files_are_named_once_and_left_out(table_of_files):
 
 
 def test_no_readable_file_is_an_error(table_of_files):
-    with pytest.raises(JobError, match=r"none of the 2 can be read; the first: .*missing.jpg: No such file"):
+    with pytest.raises(JobError, match=r"none of the 2 images can be read; the first: .*missing.jpg: No such file"):
         drop_unreadable(table_of_files.iloc[[2, 3]])
 
 
