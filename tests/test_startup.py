@@ -70,4 +70,5 @@ def test_keras_prints_nothing(tmp_path):
     arguments = ["--image_dir", "samples", "--output_dir", tmp_path / "out"]
     file = next((ROOT / "pretrained_models").glob("*.hdf5"))
     _, err = processor_seconds("demo.py", *arguments, "--weight_file", file, times=1)
-    assert [line for line in err.splitlines() if " per second, " not in line] == []  # a slow machine tells how far it is
+    # A slow machine tells once a minute how far it is.
+    assert [line for line in err.splitlines() if " per second, " not in line] == []
