@@ -86,7 +86,7 @@ def test_networks_answer_in_their_own_runtime(name, form, description, tmp_path)
     file = save_weights(model, tmp_path / "weights" / "a.hdf5", WeightsInfo(name, 32, 0.25, **description))
     output = tmp_path / "new" / OUTPUTS[form]
     line = export_model(file, form, output)
-    assert line.startswith(f"{output}: {name}, float32 (n, 32, 32, 3) RGB 0..255, faces cut with margin 0.25")
+    assert line.startswith(f"{output}: {name}, float32 (n, 32, 32, 3) RGB 0..255, face crops with margin 0.25")
     assert folder_of(output.parent) == LEFT_BEHIND[form]
     bgr, male_first = description.get("colour") == "BGR", "gender_order" in description
     assert_rgb_and_female_first(FORMATS[form].run(output, pictures(32)), model, pictures(32), bgr, male_first)
