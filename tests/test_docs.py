@@ -14,7 +14,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/READM
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 README = TEXTS["README.md"]
 PYTHONS = {"python", "python3", ".venv/bin/python"}
-PLACEHOLDERS = {"labels.py", "few.py"}  # scripts that the page itself prints
 
 
 def config_keys() -> set[str]:
@@ -52,7 +51,7 @@ def problems(command: str) -> list[str]:
     if python is None:
         return missing + [word for word in words[:1] if word.startswith("./") and not exists(word)]
     script, *arguments = words[python + 1 :] or [""]
-    if not script.endswith(".py") or script in PLACEHOLDERS:
+    if not script.endswith(".py"):
         return missing
     if not exists(script):
         return [*missing, script]
