@@ -10,7 +10,7 @@ HEADER = "file_name,num_ratings,apparent_age_avg,apparent_age_std,real_age"
 
 
 def write_split(folder: Path, split: str, rows: list[tuple], size: int = 20) -> None:
-    """Rows are `(file_name, mean, std, real age)`; a fake estimator takes the picture of each for its real age."""
+    """Rows are `(file_name, mean, std, real age)`; a fake estimator takes the image of each for its real age."""
     (folder / split).mkdir(parents=True, exist_ok=True)
     lines = [HEADER]
     for name, mean, std, real in rows:

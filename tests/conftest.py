@@ -18,17 +18,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it
 
 @pytest.fixture
 def faces_csv(tmp_path: Path) -> Path:
-    """A user's table of 24 pictures of 40 x 40 pixels: 16 train, 8 val; brightness tells age, colour gender."""
+    """A user's table of 24 images of 40 x 40 pixels: 16 train, 8 val; brightness tells age, colour gender."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "faces"
     folder.mkdir()
     lines = ["genders,ages,img_paths,split"]
     for i in range(24):
         gender, age = i % 2, int(rng.integers(0, 101))
-        picture = np.full((40, 40, 3), age * 2, np.uint8)
-        picture[..., 2 * gender] = 255 - age
-        picture += rng.integers(0, 20, picture.shape, dtype=np.uint8)
-        write_image(folder / f"{i:02d}.png", picture)
+        image = np.full((40, 40, 3), age * 2, np.uint8)
+        image[..., 2 * gender] = 255 - age
+        image += rng.integers(0, 20, image.shape, dtype=np.uint8)
+        write_image(folder / f"{i:02d}.png", image)
         lines.append(f"{gender},{age},{i:02d}.png,{'train' if i < 16 else 'val'}")
     csv = tmp_path / "faces.csv"
     csv.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An estimator whose answers can be read off the pictures."""
+"""An estimator whose predictions can be read off the images."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,7 @@ class FakeEstimator:
 
 
 def face(age, green=255, size=16, right=None):
-    """A picture that `FakeEstimator` takes for this age; `right` is the red of its right half."""
+    """An image that `FakeEstimator` takes for this age; `right` is the red of its right half."""
     image = np.zeros((size, size, 3), np.uint8)
     image[..., 0], image[..., 1] = age, green
     if right is not None:

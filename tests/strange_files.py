@@ -10,14 +10,14 @@ import pytest
 AGES = np.arange(101.0)
 
 
-def pictures(size: int, count: int = 4) -> np.ndarray:
+def random_images(size: int, count: int = 4) -> np.ndarray:
     """Up to 16 coarse random patterns `(count, size, size, 3)`, float32 whole values 0..255."""
     coarse = np.random.default_rng(3).integers(0, 256, (16, 4, 4, 3))
     return np.kron(coarse, np.ones((1, size // 4, size // 4, 1)))[:count].astype(np.float32)
 
 
 def randomize(model) -> None:
-    """Gives a network of Keras 2 or 3 weights under which different pictures get clearly different answers."""
+    """Gives a network of Keras 2 or 3 weights under which different images get clearly different outputs."""
     rng = np.random.default_rng(5)
     for layer in model.layers:
         names = [weight.name.split("/")[-1].split(":")[0] for weight in layer.weights]
@@ -29,7 +29,7 @@ def randomize(model) -> None:
 
 
 def settle_batch_norm(model) -> None:
-    """Sets all running statistics by 16 pictures, so that signals neither die nor explode on their way.
+    """Sets all running statistics by 16 images, so that signals neither die nor explode on their way.
 
     All channels of a layer get the same variance: rare ones would be amplified, and with them the rounding.
     """
@@ -37,7 +37,7 @@ def settle_batch_norm(model) -> None:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    model(pictures(model.inputs[0].shape[1], 16), training=True)
+    model(random_images(model.inputs[0].shape[1], 16), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
         *others, variance = layer.get_weights()
@@ -114,7 +114,7 @@ def wide_resnet(package, depth: int = 16, width: int = 8):
     return model
 
 
-def answers(model, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outputs(model, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Male or female probabilities `(n, 2)` and ages `(n,)` of a network of either Keras."""
     gender, age = (np.asarray(output) for output in model(values, training=False))
     return gender, age.astype(np.float64) @ AGES

@@ -44,7 +44,7 @@ def raiser(error):
             "No such file or directory); on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (KeyboardInterrupt("go on with x"), 130, "interrupted: go on with x\n"),
+        (KeyboardInterrupt("resume with x"), 130, "interrupted: resume with x\n"),
     ],
 )
 def test_errors_are_one_line_and_a_code(error, code, line, capsys):

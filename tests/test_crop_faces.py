@@ -62,7 +62,7 @@ def test_options_reach_the_crops(tmp_path):
 def test_exit_codes_are_one_line_without_a_traceback(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"no image")
     for folder, code in (("empty", 2), ("nowhere", 2), ("bad", 1)):
         result = run_script("-i", tmp_path / folder, "-o", tmp_path / "out")
         assert result.returncode == code
@@ -73,7 +73,7 @@ def test_exit_codes_are_one_line_without_a_traceback(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGKILL"])
-def test_a_stopped_run_goes_on(tmp_path, signal_name):
+def test_a_stopped_run_resumes(tmp_path, signal_name):
     photograph = read_image(SAMPLES / "grace_hopper.jpg")
     (tmp_path / "in").mkdir()
     for number in range(60):

@@ -200,10 +200,10 @@ def test_folder_in_the_window(tmp_path):
         virtual_screen(tmp_path) as screen,
         start(screen, tmp_path, ["--image_dir", folder]) as run,
     ):
-        shots = [screen.wait_for_picture(has_label)]
+        shots = [screen.wait_for_screenshot(has_label)]
         for key in ("n", "space"):
             screen.press(key)
-            shots.append(screen.wait_for_picture(lambda shot: has_label(shot) and (shot != shots[-1]).any()))
+            shots.append(screen.wait_for_screenshot(lambda shot: has_label(shot) and (shot != shots[-1]).any()))
         screen.press("Escape")
         output, errors = run.communicate(timeout=120)
     assert run.returncode == 0, errors
@@ -215,13 +215,13 @@ def test_folder_in_the_window(tmp_path):
 def test_video_as_camera_in_the_window(tmp_path):
     talk = write_talk(tmp_path / "talk.avi", frames=800, rate=2)  # so slow that it outlasts the test on a busy machine
     with virtual_screen(tmp_path) as screen, start(screen, tmp_path, ["--camera", talk]) as run:
-        screen.wait_for_picture(has_label)
+        screen.wait_for_screenshot(has_label)
         screen.press("s")
         (saved,) = wait_for(lambda: list(tmp_path.glob("demo_*.png")))
         screen.press("space")
-        wait_for(lambda: [True] if (screen.picture() == screen.picture()).all() else [])
+        wait_for(lambda: [True] if (screen.screenshot() == screen.screenshot()).all() else [])
         screen.press("space")
-        wait_for(lambda: [True] if (screen.picture() != screen.picture()).any() else [])
+        wait_for(lambda: [True] if (screen.screenshot() != screen.screenshot()).any() else [])
         screen.close_window()
         output, errors = run.communicate(timeout=120)
     assert run.returncode == 0, errors

@@ -31,12 +31,12 @@ class CuttingHandler(http.server.BaseHTTPRequestHandler):
     """
 
     def do_HEAD(self):
-        self.answer(with_body=False)
+        self.respond(with_body=False)
 
     def do_GET(self):
-        self.answer(with_body=True)
+        self.respond(with_body=True)
 
-    def answer(self, with_body):
+    def respond(self, with_body):
         server = self.server
         server.log.append((self.command, self.path, self.headers.get("Range")))
         body = server.files.get(self.path)

@@ -1,4 +1,4 @@
-"""`evaluate.py` from weights and pictures to files."""
+"""`evaluate.py` from weights and images to files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A screen in memory (Xvfb) for tests of the window: keys by xdotool, pictures by ImageMagick's import."""
+"""A screen in memory (Xvfb) for tests of the window: keys by xdotool, screenshots by ImageMagick's import."""
 
 import ctypes
 import ctypes.util
@@ -37,14 +37,14 @@ class Screen:
     def press(self, key: str) -> None:
         self._xdotool("key", "--window", self.window(), key)
 
-    def picture(self) -> np.ndarray:
+    def screenshot(self) -> np.ndarray:
         """The whole screen, RGB."""
         subprocess.run(["import", "-window", "root", self._shot], env=self.environment, timeout=60, check=True)
         return cv2.imread(str(self._shot))[..., ::-1]
 
-    def wait_for_picture(self, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
+    def wait_for_screenshot(self, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
         """The first screenshot for which `seen` is true."""
-        return wait_for(lambda: [shot for shot in [self.picture()] if seen(shot)])[0]
+        return wait_for(lambda: [shot for shot in [self.screenshot()] if seen(shot)])[0]
 
     def close_window(self) -> None:
         """Asks the window to close, as a click on its cross does: the message WM_DELETE_WINDOW."""

@@ -155,7 +155,7 @@ def plot_age_histograms(ages: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
         colors = [GENDER_COLORS[gender] for gender in by_gender]
         axes.hist(list(by_gender.values()), bins=np.arange(0, MAX_AGE + 6, 5), color=colors, label=labels)
         axes.set(title=f"{database}: ages", xlabel="age (years)", ylabel="images per 5 years", xlim=(0, MAX_AGE + 5))
-        axes.legend()
+        axes.legend(loc="upper right")
     return figure
 
 
@@ -182,7 +182,7 @@ def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figu
         ylim=(0, 105),
     )
     for axes in (left, right):
-        axes.legend()
+        axes.legend(loc="upper right")
     return figure
 
 

@@ -67,7 +67,7 @@ def _draw_error_histogram(axes: Axes, what: str, true: np.ndarray, predicted: np
     axes.axvline(mean, color=ORANGE, linestyle="--", label=f"mean error {mean:+.2f} years")
     axes.set(xlabel=f"predicted age - {what} (years)", ylabel="images per year of error")
     axes.set_title(f"Errors against {what}\n{_figures(true, predicted)}")
-    axes.legend()
+    axes.legend(loc="upper right")
 
 
 def plot_confusion(groups: Sequence[str], counts: ArrayLike) -> Figure:

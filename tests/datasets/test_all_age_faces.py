@@ -9,13 +9,13 @@ from src.datasets.all_age_faces import load_train, load_val
 
 def content_with_digit(digit: int) -> bytes:
     """Bytes whose SHA-256 puts them into the split of this digit."""
-    contents = (f"picture {number}".encode() for number in range(10_000))
+    contents = (f"image {number}".encode() for number in range(10_000))
     return next(data for data in contents if int(hashlib.sha256(data).hexdigest()[:8], 16) % 10 == digit)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    pictures = {
+    images = {
         "00000A02.jpg": content_with_digit(2),
         "00001A31.jpg": content_with_digit(0),
         "00002A80.jpg": content_with_digit(1),
@@ -28,7 +28,7 @@ def folder(tmp_path):
         "00009A33.jpg": content_with_digit(6),
     }
     (tmp_path / "original images").mkdir()
-    for name, data in pictures.items():
+    for name, data in images.items():
         (tmp_path / "original images" / name).write_bytes(data)
     return tmp_path
 
@@ -72,7 +72,7 @@ def test_without_lists_genders_are_unknown(folder):
         load_val(folder)
 
 
-def test_a_name_without_age_is_a_picture_of_unknown_age(folder):
+def test_a_name_without_age_is_an_image_of_unknown_age(folder):
     (folder / "original images" / "someone.jpg").write_bytes(b"x")
     assert load_train(folder)["age"].isna().sum() == 1
 

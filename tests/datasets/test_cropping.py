@@ -50,7 +50,7 @@ def paste(image, patch, left, top):
 
 @pytest.fixture
 def stub_detector(monkeypatch):
-    """Finds one face in the middle half of every picture, without looking."""
+    """Finds one face in the middle half of every image, without looking."""
 
     def detect(self, image):
         height, width = image.shape[:2]
@@ -59,7 +59,7 @@ def stub_detector(monkeypatch):
     monkeypatch.setattr(FaceDetector, "detect", detect)
 
 
-def make_pictures(folder, *names, shade=100):
+def make_images(folder, *names, shade=100):
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def test_cut_face_shrinks_to_the_longest_side():
 
 def test_order_subfolders_and_names_of_any_script(tmp_path, stub_detector):
     names = ["b/日本語.jpg", "a.jpg", "ä ö/it's.PNG", "Ω.webp"]
-    make_pictures(tmp_path / "in", *names)
+    make_images(tmp_path / "in", *names)
     labels = write_labels(
         tmp_path / "labels.csv", *(f"{number % 2},{number},{name}" for number, name in enumerate(names))
     )
@@ -195,8 +195,8 @@ def test_order_subfolders_and_names_of_any_script(tmp_path, stub_detector):
 
 
 def test_equal_stems_do_not_collide(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "a.png", "a.png.jpg", "x/a.jpg")
-    make_pictures(tmp_path / "in", "A.bmp", shade=200)
+    make_images(tmp_path / "in", "a.jpg", "a.png", "a.png.jpg", "x/a.jpg")
+    make_images(tmp_path / "in", "A.bmp", shade=200)
     crop_folder(tmp_path / "in", tmp_path / "out")
     crops = list(cells(tmp_path / "out")["img_paths"])
     assert crops == ["A_0.jpg", "a.jpg_0.jpg", "a.png_0.jpg", "a.png.jpg_0.jpg", "x/a_0.jpg"]
@@ -205,7 +205,7 @@ def test_equal_stems_do_not_collide(tmp_path, stub_detector):
 
 
 def test_a_second_run_does_nothing_again(tmp_path, stub_detector, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
     first = crop_folder(tmp_path / "in", tmp_path / "out")
     table = (tmp_path / "out" / "faces.csv").read_bytes()
     read = []
@@ -213,19 +213,19 @@ def test_a_second_run_does_nothing_again(tmp_path, stub_detector, monkeypatch):
     assert crop_folder(tmp_path / "in", tmp_path / "out") == first
     assert read == []
     (tmp_path / "out" / "b_0.jpg").unlink()
-    make_pictures(tmp_path / "in", "c.jpg")
+    make_images(tmp_path / "in", "c.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     assert read == ["b.jpg", "c.jpg"] or read == ["c.jpg", "b.jpg"]
     assert (tmp_path / "out" / "faces.csv").read_bytes().startswith(table)
 
 
 def test_labels_that_were_filled_in_stay(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     faces = cells(tmp_path / "out")
     faces["genders"], faces["ages"], faces["split"] = ["0", "1", ""], ["20", "", "30"], ["val", "test", "train"]
     faces.to_csv(tmp_path / "out" / "faces.csv", index=False)
-    make_pictures(tmp_path / "in", "d.jpg")
+    make_images(tmp_path / "in", "d.jpg")
     os.utime(tmp_path / "in" / "b.jpg", ns=(1, 1))  # touched, but not changed
     crop_folder(tmp_path / "in", tmp_path / "out")
     again = cells(tmp_path / "out")
@@ -235,7 +235,7 @@ def test_labels_that_were_filled_in_stay(tmp_path, stub_detector):
 
 
 def test_ranges_of_ages_are_carried_over_and_stay(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg", "sub/c.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "sub/c.jpg")
     header = "genders,ages,age_min,age_max,img_paths"
     (tmp_path / "labels.csv").write_text(f"{header}\n0,,25,32,a.jpg\n1,35,,,b.jpg\n,,60,,sub\\c.jpg\n")
     crop_folder(tmp_path / "in", tmp_path / "out", str(tmp_path / "labels.csv"))
@@ -248,11 +248,11 @@ def test_ranges_of_ages_are_carried_over_and_stay(tmp_path, stub_detector):
 
 
 def test_labels_of_a_replaced_photo_are_forgotten(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     faces = cells(tmp_path / "out").assign(ages=["20", "30"])
     faces.to_csv(tmp_path / "out" / "faces.csv", index=False)
-    make_pictures(tmp_path / "in", "a.jpg", shade=220)
+    make_images(tmp_path / "in", "a.jpg", shade=220)
     crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["ages"]) == ["", "30"]
     assert abs(read_image(tmp_path / "out" / "a_0.jpg").mean() - 220) < 2
@@ -267,7 +267,7 @@ def test_labels_given_later_decide_anew_about_several_faces(photos, tmp_path):
 
 
 def test_a_journal_that_ends_in_half_a_line_is_used_up_to_it(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     whole = (tmp_path / "out" / "faces.csv").read_bytes()
     journal = tmp_path / "out" / "crop_faces.jsonl"
@@ -286,15 +286,15 @@ def test_a_journal_that_ends_in_half_a_line_is_used_up_to_it(tmp_path, stub_dete
     ],
 )
 def test_other_settings_are_refused(tmp_path, stub_detector, change, message):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     with pytest.raises(UserError, match=message):
         crop_folder(tmp_path / "in", tmp_path / "out", settings=CropSettings(**change))
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg")
-    make_pictures(tmp_path / "out", "a_0.jpg", shade=7)
+    make_images(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "out", "a_0.jpg", shade=7)
     before = (tmp_path / "out" / "a_0.jpg").read_bytes()
     with pytest.raises(UserError, match="-o must be a new folder, got .* with a_0.jpg in it"):
         crop_folder(tmp_path / "in", tmp_path / "out")
@@ -302,7 +302,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path, stub_detector):
 
 
 def test_a_damaged_journal_is_one_line(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "crop_faces.jsonl").write_text("nonsense\n")
     with pytest.raises(UserError, match="crop_faces.jsonl must have the settings in its first line"):
@@ -310,7 +310,7 @@ def test_a_damaged_journal_is_one_line(tmp_path, stub_detector):
 
 
 def test_a_full_disk_leaves_a_table_of_what_is_done(tmp_path, stub_detector, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
 
     def write(path, crop):
         if path.name == "b_0.jpg":
@@ -324,10 +324,10 @@ def test_a_full_disk_leaves_a_table_of_what_is_done(tmp_path, stub_detector, mon
     monkeypatch.undo()
 
 
-def test_an_interrupt_leaves_tables_and_says_how_to_go_on(tmp_path, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
-    (tmp_path / "in" / "damaged.jpg").write_bytes(b"no picture")
-    make_pictures(tmp_path / "in", "z.jpg", shade=250)
+def test_an_interrupt_leaves_tables_and_says_how_to_resume(tmp_path, monkeypatch):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
+    (tmp_path / "in" / "damaged.jpg").write_bytes(b"no image")
+    make_images(tmp_path / "in", "z.jpg", shade=250)
 
     def detect(self, image):
         if image.mean() > 240:
@@ -342,7 +342,7 @@ def test_an_interrupt_leaves_tables_and_says_how_to_go_on(tmp_path, monkeypatch)
 
 
 def test_an_interrupt_keeps_labels_of_photos_that_it_did_not_come_to(tmp_path, stub_detector, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
     cells(tmp_path / "out").assign(ages=["20", "30"]).to_csv(tmp_path / "out" / "faces.csv", index=False)
     for name in ("a.jpg", "b.jpg"):
@@ -358,7 +358,7 @@ def test_an_interrupt_keeps_labels_of_photos_that_it_did_not_come_to(tmp_path, s
 
 
 def test_bad_files_are_named_and_the_rest_is_used(tmp_path, stub_detector, capsys):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     (tmp_path / "in" / "empty.jpg").write_bytes(b"")
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
     assert "skipped empty.jpg: the file is empty" in capsys.readouterr().err
@@ -366,9 +366,9 @@ def test_bad_files_are_named_and_the_rest_is_used(tmp_path, stub_detector, capsy
     assert list(cells(tmp_path / "out")["img_paths"]) == ["a_0.jpg"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows limits whole paths, the picture itself cannot be made")
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits whole paths, the image itself cannot be made")
 def test_a_name_too_long_for_a_crop_is_a_bad_file(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     shutil.copy(tmp_path / "in" / "a.jpg", tmp_path / "in" / ("b" * 251 + ".jpg"))
     with pytest.raises(JobError, match=r"1 file\(s\) failed, such as b+\.jpg: .* too long.*; 1 faces out of 2 photos"):
         crop_folder(tmp_path / "in", tmp_path / "out")
@@ -377,10 +377,10 @@ def test_a_name_too_long_for_a_crop_is_a_bad_file(tmp_path, stub_detector):
 
 
 def test_photos_are_told_by_content_and_other_files_are_counted(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "from_browser.jpg")
+    make_images(tmp_path / "in", "a.jpg", "from_browser.jpg")
     (tmp_path / "in" / "from_browser.jpg").rename(tmp_path / "in" / "from_browser.jfif")
     (tmp_path / "in" / "notes.txt").touch()
-    make_pictures(tmp_path / "disk2", "b.jpg")
+    make_images(tmp_path / "disk2", "b.jpg")
     (tmp_path / "in" / "more").symlink_to("../disk2")
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
     assert lines[1:] == ["1 other file: 1 .txt"]
@@ -388,7 +388,7 @@ def test_photos_are_told_by_content_and_other_files_are_counted(tmp_path, stub_d
 
 
 def test_a_crop_that_cannot_be_written_costs_only_its_photo(tmp_path, stub_detector, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
 
     def refuse(path, image):
         if path.name == "a_0.jpg":
@@ -401,15 +401,15 @@ def test_a_crop_that_cannot_be_written_costs_only_its_photo(tmp_path, stub_detec
     assert list(cells(tmp_path / "out")["img_paths"]) == ["b_0.jpg"]
 
 
-def test_no_readable_picture_fails_the_job(tmp_path):
+def test_no_readable_image_fails_the_job(tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "a.jpg").write_bytes(b"no image")
     with pytest.raises(JobError, match="none of 1 photos could be read"):
         crop_folder(tmp_path / "in", tmp_path / "out")
 
 
 def test_contradicting_labels_are_reported(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
     rows = ["1,20,a.jpg", "1,30,b.jpg", "1,30,./b.jpg", "0,20,a.jpg", "1,5,c.jpg"]
     crop_folder(tmp_path / "in", tmp_path / "out", write_labels(tmp_path / "labels.csv", *rows))
     assert list(cells(tmp_path / "out")["img_paths"]) == ["b_0.jpg", "c_0.jpg"]
@@ -418,7 +418,7 @@ def test_contradicting_labels_are_reported(tmp_path, stub_detector):
 
 
 def test_the_split_of_the_labels_goes_before_that_of_the_content(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg", "b.jpg")
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
     path = tmp_path / "labels.csv"
     path.write_text("genders,ages,img_paths,split\n1,20,a.jpg,test\n1,20,b.jpg,\n")
     crop_folder(tmp_path / "in", tmp_path / "out", str(path))
@@ -428,14 +428,14 @@ def test_the_split_of_the_labels_goes_before_that_of_the_content(tmp_path, stub_
 
 
 def test_the_split_is_that_of_the_photo(tmp_path, stub_detector, monkeypatch):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     monkeypatch.setattr(cropping, "file_sha256", lambda path: "0000000b" + "0" * 56)  # 11 mod 10 = 1: validation
     crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["split"]) == ["val"]
 
 
 def test_a_known_table_by_name(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in" / "original images", "00000A02.jpg", "00001A70.jpg", "00002A33.jpg")
+    make_images(tmp_path / "in" / "original images", "00000A02.jpg", "00001A70.jpg", "00002A33.jpg")
     (tmp_path / "in" / "image sets").mkdir()
     (tmp_path / "in" / "image sets" / "train.txt").write_text("00001A70.jpg 1\n00000A02.jpg 0\n")
     crop_folder(tmp_path / "in", tmp_path / "out", "aaf")
@@ -455,16 +455,16 @@ def test_a_known_table_by_name(tmp_path, stub_detector):
         ("1,20,../in2/a.jpg", "the images must be below .*in, got another: .*in2"),
     ],
 )
-def test_labels_of_pictures_elsewhere(tmp_path, row, message):
-    make_pictures(tmp_path / "in", "a.jpg")
-    make_pictures(tmp_path / "in2", "a.jpg")
+def test_labels_of_images_elsewhere(tmp_path, row, message):
+    make_images(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in2", "a.jpg")
     with pytest.raises(UserError, match=message):
         crop_folder(tmp_path / "in", tmp_path / "out", write_labels(tmp_path / "labels.csv", row))
     assert not (tmp_path / "out").exists()
 
 
 def test_crops_cannot_give_a_larger_margin(tmp_path):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     labels = tmp_path / "labels.csv"
     labels.write_text("genders,ages,img_paths,margin\n1,20,a.jpg,0.1\n")
     with pytest.raises(UserError, match=r"--margin must be in 0\.\.0\.1, the margin of face crops .*a\.jpg, got 0\.4"):
@@ -472,7 +472,7 @@ def test_crops_cannot_give_a_larger_margin(tmp_path):
 
 
 def test_unknown_name_of_labels(tmp_path):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     with pytest.raises(UserError, match="--labels must be a path to a .csv or one of .*aaf.*, got 'afa'"):
         crop_folder(tmp_path / "in", tmp_path / "out", "afa")
 
@@ -481,13 +481,13 @@ def test_unknown_name_of_labels(tmp_path):
     "settings", [CropSettings(margin=40), CropSettings(margin=float("nan")), CropSettings(max_side=0)]
 )
 def test_impossible_settings(tmp_path, settings):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     with pytest.raises(UserError, match="--ma"):
         crop_folder(tmp_path / "in", tmp_path / "out", settings=settings)
 
 
 def test_impossible_folders(tmp_path):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for folder, output, message in (
@@ -502,7 +502,7 @@ def test_impossible_folders(tmp_path):
 
 
 def test_faces_below_the_photos_are_no_photos(tmp_path, stub_detector):
-    make_pictures(tmp_path / "in", "a.jpg")
+    make_images(tmp_path / "in", "a.jpg")
     for _ in range(2):
         lines = crop_folder(tmp_path / "in", tmp_path / "in" / "faces")
     assert lines[0].startswith("1 faces out of 1 photos")

@@ -23,7 +23,7 @@ ROWS = [
     row(4, 1990, gender=1.0, second_face_score=2.0),
     row(4, 1991, gender=0.0, face_score=-np.inf),  # the other gender
     row(5, 1990, gender=np.nan),
-    row(5, 1991, dob=serial_day(1960, 1, 1), gender=np.nan),  # ten years younger than in the picture before
+    row(5, 1991, dob=serial_day(1960, 1, 1), gender=np.nan),  # ten years younger than in the image before
 ]
 
 

@@ -94,7 +94,7 @@ def test_own_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["my.mat"]
 
 
-def test_one_picture(tmp_path):
+def test_one_image(tmp_path):
     rows = pd.DataFrame({"genders": [1], "ages": [30], "split": ["val"], "sha256": ["0" * 64]})
     write_mat(tmp_path / "my.mat", IMAGES[:1], rows, "utk")
     table = load_table(tmp_path / "my.mat")
@@ -143,7 +143,7 @@ def test_damaged_and_missing_files(tmp_path):
 
 
 def test_size_that_fits_into_the_format():
-    # 23,094 pictures: 3 * 23,094 * 176**2 = 2,146,079,232 < 2**31 < 3 * 23,094 * 177**2
+    # 23,094 images: 3 * 23,094 * 176**2 = 2,146,079,232 < 2**31 < 3 * 23,094 * 177**2
     check_size(23_094, 176)
     with pytest.raises(UserError, match=r"23,094 images of 177 x 177 pixels .*: use --img_size 176 at most"):
         check_size(23_094, 177)

@@ -18,7 +18,7 @@ def test_content_split_takes_the_first_eight_digits_modulo_ten(digits, expected)
     assert content_split(digits + "f" * 56) == expected  # 0xffffffff = 4294967295, ends in 5
 
 
-def test_split_without_test_part_keeps_the_validation_pictures():
+def test_split_without_test_part_keeps_the_validation_images():
     assert [content_split_without_test(f"{number:08x}") for number in range(10)] == ["train", "val"] + ["train"] * 8
 
 

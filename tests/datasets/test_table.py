@@ -28,11 +28,11 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def write_pictures(folder, names):
+def write_images(folder, names):
     """Files of different content; nothing here decodes them."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(f"picture {name}".encode())
+        (folder / name).write_bytes(f"image {name}".encode())
 
 
 def write_text(path, *lines):
@@ -41,7 +41,7 @@ def write_text(path, *lines):
 
 
 def digit(name: str) -> int:
-    return int(hashlib.sha256(f"picture {name}".encode()).hexdigest()[:8], 16) % 10
+    return int(hashlib.sha256(f"image {name}".encode()).hexdigest()[:8], 16) % 10
 
 
 def test_content_split_is_offered_here():
@@ -50,7 +50,7 @@ def test_content_split_is_offered_here():
 
 def test_users_csv(root, tmp_path):
     names = [f"{number}.jpg" for number in range(40)]
-    write_pictures(tmp_path / "faces", names)
+    write_images(tmp_path / "faces", names)
     write_text(tmp_path / "my.csv", HEADER, *(f"{n % 2},{n},{name}" for n, name in enumerate(names)))
     table = load_table("../my.csv", image_dir="../faces")
     assert list(table.columns) == ["path", "gender", "age", "margin", "split"]
@@ -61,15 +61,15 @@ def test_users_csv(root, tmp_path):
     assert {"train", "val"} == set(table["split"])
 
 
-def test_users_csv_finds_pictures_beside_itself_and_by_absolute_paths(root, tmp_path):
-    write_pictures(tmp_path / "faces", ["a.jpg", "b.jpg"])
+def test_users_csv_finds_images_beside_itself_and_by_absolute_paths(root, tmp_path):
+    write_images(tmp_path / "faces", ["a.jpg", "b.jpg"])
     write_text(tmp_path / "faces" / "my.csv", HEADER, "0,1,a.jpg", f"0,2,{tmp_path / 'faces' / 'b.jpg'}")
     table = load_table(tmp_path / "faces" / "my.csv")
     assert table["path"].tolist() == [str(tmp_path / "faces" / "a.jpg"), str(tmp_path / "faces" / "b.jpg")]
 
 
 def test_users_split_and_margin_are_carried(root, tmp_path, caplog):
-    write_pictures(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    write_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
     write_text(tmp_path / "my.csv", HEADER + ",split,margin", "0,1,a.jpg,test,0.2", ",2,b.jpg,,", "1,,c.jpg,val,0")
     table = load_table(str(tmp_path / "my.csv"))
     assert table["split"].tolist() == ["test", "val" if digit("b.jpg") == 1 else "train", "val"]
@@ -80,7 +80,7 @@ def test_users_split_and_margin_are_carried(root, tmp_path, caplog):
 
 
 def test_csv_without_margin_is_taken_for_crops_and_says_so(root, tmp_path, caplog):
-    write_pictures(tmp_path, ["a.jpg"])
+    write_images(tmp_path, ["a.jpg"])
     write_text(tmp_path / "my.csv", HEADER, "0,1,a.jpg")
     table = load_table(tmp_path / "my.csv")
     assert table["margin"].tolist() == [0.4]
@@ -90,8 +90,8 @@ def test_csv_without_margin_is_taken_for_crops_and_says_so(root, tmp_path, caplo
     assert "\n" not in warning
 
 
-def test_missing_pictures_are_counted_named_and_left_out(root, tmp_path, caplog):
-    write_pictures(tmp_path, ["a.jpg", "z.jpg"])
+def test_missing_images_are_counted_named_and_skipped(root, tmp_path, caplog):
+    write_images(tmp_path, ["a.jpg", "z.jpg"])
     rows = [f"0,{number},{number}.jpg,0.4" for number in range(8)]
     write_text(tmp_path / "my.csv", HEADER + ",margin", "1,30,a.jpg,0.4", *rows, "1,31,z.jpg,0.4")
     table = load_table(tmp_path / "my.csv")
@@ -103,7 +103,7 @@ def test_missing_pictures_are_counted_named_and_left_out(root, tmp_path, caplog)
     assert "and 3 more" in error
 
 
-def test_no_picture_at_all(root, tmp_path):
+def test_no_image_at_all(root, tmp_path):
     write_text(tmp_path / "my.csv", HEADER, "1,30,a.jpg")
     with pytest.raises(
         UserError,
@@ -122,8 +122,8 @@ def test_utkface(root, tmp_path):
     ):
         load_table("utkface")
     write_text(root / "meta" / "utkface.csv", HEADER + ",split", "0,25,a.jpg,test", "1,30,b.jpg,train")
-    write_pictures(root / "data" / "UTKFace", ["a.jpg", "b.jpg"])
-    write_pictures(tmp_path / "other", ["a.jpg", "b.jpg"])
+    write_images(root / "data" / "UTKFace", ["a.jpg", "b.jpg"])
+    write_images(tmp_path / "other", ["a.jpg", "b.jpg"])
     table = load_table("utkface")
     assert table["path"].tolist() == [str(root / "data" / "UTKFace" / name) for name in ("a.jpg", "b.jpg")]
     assert table["split"].tolist() == ["test", "train"]
@@ -205,7 +205,7 @@ def test_utkface_is_built_from_its_images(root, tmp_path, capsys):
 
 def test_paths_written_on_another_system(root, tmp_path):
     names = ["sub/a.jpg", "sub/deep/ü.jpg", "sub/cafe\N{COMBINING ACUTE ACCENT}.jpg"]
-    write_pictures(tmp_path, names)
+    write_images(tmp_path, names)
     lines = [HEADER + ",margin", "0,1,sub\\a.jpg,0.4", "0,2,sub\\deep\\ü.jpg,0.4", "0,3,sub\\café.jpg,0.4"]
     for encoding in ("utf-8", "cp1252"):
         (tmp_path / "my.csv").write_bytes(("\n".join(lines) + "\n").encode(encoding))
@@ -214,7 +214,7 @@ def test_paths_written_on_another_system(root, tmp_path):
 
 @pytest.mark.parametrize("name", ["my.tsv", "my.txt", "MY.CSV"])
 def test_tables_of_other_endings(root, tmp_path, name):
-    write_pictures(tmp_path, ["a.jpg"])
+    write_images(tmp_path, ["a.jpg"])
     write_text(tmp_path / name, "genders\tages\timg_paths\tmargin", "0\t1\ta.jpg\t0,4")
     assert load_table(tmp_path / name)["margin"].tolist() == [0.4]
 
@@ -226,7 +226,7 @@ def test_workbooks_are_named(root, tmp_path):
 
 
 def test_a_backslash_in_a_file_name_stays(root, tmp_path):
-    write_pictures(tmp_path, ["sub\\a.jpg", "sub/a.jpg"])
+    write_images(tmp_path, ["sub\\a.jpg", "sub/a.jpg"])
     write_text(tmp_path / "my.csv", HEADER + ",margin", "0,1,sub\\a.jpg,0.4")
     assert load_table(tmp_path / "my.csv")["path"].tolist() == [str(tmp_path / "sub\\a.jpg")]
 
@@ -238,7 +238,7 @@ def test_windows_paths_that_lead_nowhere_are_named(root, tmp_path):
 
 
 def test_ranges_of_ages_and_ages_in_several_tables(root, tmp_path):
-    write_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
     write_text(
         tmp_path / "a.csv", "genders,age_min,age_max,img_paths,margin,split,ethnicity", "0,3,9,a.jpg,0.1,train,x"
     )
@@ -271,7 +271,7 @@ def test_appa_real(root, tmp_path):
 
 def test_all_age_faces(root):
     names = ["00000A02.jpg", "00001A31.jpg"]
-    write_pictures(root / "data" / "All-Age-Faces" / "original images", names)
+    write_images(root / "data" / "All-Age-Faces" / "original images", names)
     write_text(root / "data" / "All-Age-Faces" / "image sets" / "train.txt", "00000A02.jpg 0")
     write_text(root / "data" / "All-Age-Faces" / "image sets" / "val.txt", "00001A31.jpg 1")
     table = load_table("aaf")
@@ -282,7 +282,7 @@ def test_all_age_faces(root):
 
 
 def test_several_tables_with_and_without_their_own_folder(root, tmp_path):
-    write_pictures(tmp_path / "faces", ["a.jpg", "b.jpg"])
+    write_images(tmp_path / "faces", ["a.jpg", "b.jpg"])
     write_text(tmp_path / "a.csv", HEADER + ",margin,split", "0,1,a.jpg,0.1,train")
     write_text(tmp_path / "b.csv", HEADER + ",margin,split", ",2,b.jpg,0.2,val")
     images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
@@ -302,7 +302,7 @@ def test_several_tables_with_and_without_their_own_folder(root, tmp_path):
 
 
 def test_table_named_twice_is_trained_on_twice_and_judged_once(root, tmp_path):
-    write_pictures(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    write_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
     rows = ["0,1,a.jpg,0.1,train", "0,2,b.jpg,0.1,val", "0,3,c.jpg,0.1,test"]
     write_text(tmp_path / "a.csv", HEADER + ",margin,split", *rows)
     write_text(tmp_path / "b.csv", HEADER + ",margin,split", "1,4,a.jpg,0.1,train")

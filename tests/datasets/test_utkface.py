@@ -12,14 +12,14 @@ from src.datasets.table import load_table
 from src.images.io import read_image, resize, write_image
 
 
-def picture(number: int) -> np.ndarray:
+def make_image(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 255, (40, 30, 3), dtype=np.uint8)
 
 
 def write(folder, name, number):
-    """Writes a picture; the same number gives the same bytes."""
+    """Writes an image; the same number gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_image(folder / "new.jpg", picture(number))
+    write_image(folder / "new.jpg", make_image(number))
     (folder / "new.jpg").rename(folder / name)
 
 
@@ -48,9 +48,9 @@ def folder(tmp_path):
     (folder / "60_0_0_1.jpg.chip.jpg").write_bytes((folder / "60_0_0_1.jpg.chip.jpg").read_bytes()[:-300])
     (folder / "61_0_0_1.jpg.chip.jpg").write_bytes(b"")
     (folder / "62_0_0_1.jpg.chip.jpg").write_bytes(b"")
-    (folder / "63_1_0_1.jpg.chip.jpg").write_text("no picture")
-    (folder / "notes.txt").write_text("no picture")
-    (folder / ".hidden_1_0_1.jpg").write_text("no picture")
+    (folder / "63_1_0_1.jpg.chip.jpg").write_text("no image")
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden_1_0_1.jpg").write_text("no image")
     return folder
 
 
@@ -115,7 +115,7 @@ def test_csv_is_loaded_again(folder, tmp_path):
     assert (table["margin"] == utkface.MARGIN).all()
 
 
-def test_mat_holds_the_same_table_and_the_pictures(folder, tmp_path):
+def test_mat_holds_the_same_table_and_the_images(folder, tmp_path):
     utkface.create_db(folder, tmp_path / "my.csv")
     utkface.create_db(folder, tmp_path / "my.mat", img_size=16)
     from_csv, from_mat = load_table(tmp_path / "my.csv", image_dir=folder), load_table(tmp_path / "my.mat")
@@ -126,7 +126,7 @@ def test_mat_holds_the_same_table_and_the_pictures(folder, tmp_path):
     assert from_mat["path"][3] == f"{tmp_path / 'my.mat'}[3]"
 
 
-def test_too_large_a_mat_is_refused_before_pictures_are_decoded(folder, tmp_path, monkeypatch):
+def test_too_large_a_mat_is_refused_before_images_are_decoded(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(utkface, "check_images", lambda *_: pytest.fail("decoded"))
     # 9 different files have labels that no copy contradicts: the 7 that are used and two that are damaged.
     with pytest.raises(UserError, match=r"9 images of 20000 x 20000 pixels .*: use --img_size \d+ at most"):
@@ -134,7 +134,7 @@ def test_too_large_a_mat_is_refused_before_pictures_are_decoded(folder, tmp_path
     assert not (tmp_path / "my.mat").exists()
 
 
-def test_pictures_in_folders_below(tmp_path):
+def test_images_in_folders_below(tmp_path):
     write(tmp_path / "part1", "5_0_0_1.jpg", 1)
     write(tmp_path / "part2", "6_0_0_1.jpg", 2)
     utkface.create_db(tmp_path, tmp_path / "my.csv")
@@ -150,7 +150,7 @@ def test_mistakes(tmp_path):
         utkface.create_db(tmp_path, tmp_path / "my.csv")
     with pytest.raises(UserError, match=r"\.csv or \.mat"):
         utkface.create_db(tmp_path, tmp_path / "my.txt")
-    (tmp_path / "20_1_0_1.jpg").write_text("no picture")
+    (tmp_path / "20_1_0_1.jpg").write_text("no image")
     for name in ("my.csv", "my.mat"):
         with pytest.raises(JobError, match=r"none of the \d files .* can be used: .*1 unreadable"):
             utkface.create_db(tmp_path, tmp_path / name)

@@ -80,7 +80,7 @@ def test_contrast_is_that_of_readable_text(gender):
         (630, 200, 640, 210),
     ],
 )
-def test_whole_label_is_inside_the_picture_at_its_edges(box):
+def test_whole_label_is_inside_the_image_at_its_edges(box):
     middle = draw_predictions(np.zeros((480, 640, 3), np.uint8), [Prediction((270, 190, 370, 290), 100, MAN)])
     drawn = draw_predictions(np.zeros((480, 640, 3), np.uint8), [Prediction(box, 100, MAN)])
     left, top, right, bottom = ground(drawn, "M")
@@ -92,7 +92,7 @@ def test_whole_label_is_inside_the_picture_at_its_edges(box):
 
 
 @pytest.mark.parametrize("size", [(16, 16), (30, 200), (200, 30), (100, 100), (3000, 4000)])
-def test_label_fits_and_grows_with_the_picture(size):
+def test_label_fits_and_grows_with_the_image(size):
     height, width = size
     box = (width // 4, height // 4, width * 3 // 4, height * 3 // 4)
     drawn = draw_predictions(np.zeros((*size, 3), np.uint8), [Prediction(box, 100, WOMAN)])

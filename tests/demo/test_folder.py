@@ -58,7 +58,7 @@ def written(output):
 EXPECTED = [(name, 10.0 * (number + 1)) for number, name in enumerate(NAMES)]
 
 
-def test_writes_annotated_pictures_under_their_own_names_and_rows_in_order(folder, output, capsys):
+def test_writes_annotated_images_under_their_own_names_and_rows_in_order(folder, output, capsys):
     summary = run(folder, output)
     assert rows(output) == EXPECTED
     assert written(output) == sorted([*NAMES, "predictions.csv"])
@@ -113,7 +113,7 @@ def test_full_disk_is_one_line_that_names_the_file(folder, output, monkeypatch):
         run(folder, output)
 
 
-def test_every_kind_of_picture_and_a_giant(tmp_path, output):
+def test_every_kind_of_image_and_a_giant(tmp_path, output):
     folder = tmp_path / "in"
     folder.mkdir()
     rgb = draw(60)

@@ -26,13 +26,13 @@ class FakePredictor:
 
 
 class FakeWindow:
-    """Presses the keys of `keys`, one after every `every` looks; notes the pictures."""
+    """Presses the keys of `keys`, one after every `every` looks; notes the images."""
 
     def __init__(self, keys=(), every=10):
-        self.keys, self.every, self.looks, self.pictures = list(keys), every, 0, []
+        self.keys, self.every, self.looks, self.images = list(keys), every, 0, []
 
     def show(self, image):
-        self.pictures.append(image)
+        self.images.append(image)
 
     def key(self, milliseconds):
         self.looks += 1
@@ -89,7 +89,7 @@ def test_ended_slot_lets_nobody_wait():
 def test_runs_until_it_is_told_to_quit():
     window, predictor = FakeWindow(["x", "quit"]), FakePredictor()
     summary = run_live(camera(EndlessCapture()), window, predictor, "Net")
-    assert summary.shown == len(window.pictures) > 5
+    assert summary.shown == len(window.images) > 5
     assert predictor.seen
     assert not live_threads()
 
@@ -101,12 +101,12 @@ def test_slow_estimation_slows_nothing_down_and_the_newest_frame_wins():
     assert np.diff(predictor.seen).max() > 3  # frames in between were skipped
 
 
-def test_pause_holds_the_picture_and_space_goes_on():
+def test_pause_holds_the_image_and_space_resumes():
     window = FakeWindow([" ", " ", "quit"], every=30)
     run_live(camera(EndlessCapture()), window, FakePredictor(), "Net")
     before_pause = 30
-    assert len(window.pictures) < window.looks - before_pause * 0.5
-    assert len(window.pictures) > before_pause
+    assert len(window.images) < window.looks - before_pause * 0.5
+    assert len(window.images) > before_pause
 
 
 def test_a_video_waits_while_it_is_paused(tmp_path):
@@ -116,7 +116,7 @@ def test_a_video_waits_while_it_is_paused(tmp_path):
     window = FakeWindow([" ", " "], every=12)
     predictor = FakePredictor()
     run_live(source, window, predictor, "Net")
-    shades = [int(picture[0, 0, 0]) for picture in window.pictures]
+    shades = [int(image[0, 0, 0]) for image in window.images]
     assert shades[-1] == 40  # to its end, although it was paused on the way
     assert sorted(shades) == shades
 
@@ -128,16 +128,16 @@ def test_a_damaged_video_is_shown_to_its_end_and_then_named(tmp_path):
     window = FakeWindow()
     with pytest.raises(JobError, match=r"video\.mp4 is damaged at 0\.02 s"):
         run_live(source, window, FakePredictor(), "Net")
-    assert int(window.pictures[-1][0, 0, 0]) == 3
+    assert int(window.images[-1][0, 0, 0]) == 3
 
 
-def test_saves_the_shown_picture_without_the_line_of_status(tmp_path, capsys):
+def test_saves_the_shown_image_without_the_line_of_status(tmp_path, capsys):
     run_live(camera(EndlessCapture()), FakeWindow(["s", "quit"], every=20), FakePredictor(), "Net", tmp_path)
     (path,) = tmp_path.iterdir()
     assert f"saved {path}" in capsys.readouterr().out
-    picture = read_image(path)
-    assert picture.shape == (48, 64, 3)
-    assert len(np.unique(picture[40:, :5])) == 1  # where the line of status would be
+    image = read_image(path)
+    assert image.shape == (48, 64, 3)
+    assert len(np.unique(image[40:, :5])) == 1  # where the line of status would be
 
 
 def test_saving_into_a_missing_folder_stops_nothing(tmp_path, capsys):
@@ -150,7 +150,7 @@ def test_camera_that_fails_in_mid_stream_and_comes_back():
     window = FakeWindow()
     with pytest.raises(JobError, match="camera 0 stopped"):
         run_live(source, window, FakePredictor(), "Net")
-    assert {10, 200} <= {int(picture[0, 63, 0]) for picture in window.pictures}
+    assert {10, 200} <= {int(image[0, 63, 0]) for image in window.images}
     assert not live_threads()
 
 

@@ -53,7 +53,7 @@ def test_row_and_line():
     assert json.loads(json_line("a.mp4", [], 7, 0.28)) == {"image": "a.mp4", "frame": 7, "time": 0.28, "faces": []}
 
 
-def test_files_are_complete_after_every_picture(tmp_path):
+def test_files_are_complete_after_every_image(tmp_path):
     files = write(tmp_path)
     assert read_csv(tmp_path) == [HEADER, ""]
     files.write(result("ä, b.jpg"), [ANNA, BO])

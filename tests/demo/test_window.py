@@ -42,11 +42,11 @@ with Window() as window:
 
 @needs_screen
 @pytest.mark.parametrize("last", ["Escape", "q", "close"])
-def test_window_shows_the_picture_and_hears_keys(tmp_path, last):
+def test_window_shows_the_image_and_hears_keys(tmp_path, last):
     with virtual_screen(tmp_path) as screen:
         command = [sys.executable, "-c", WINDOW]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=screen.environment, cwd=ROOT)
-        shot = screen.wait_for_picture(lambda shot: (shot == (250, 0, 0)).all(axis=2).any())
+        shot = screen.wait_for_screenshot(lambda shot: (shot == (250, 0, 0)).all(axis=2).any())
         # 2600 pixels do not fit; the screen's 1000 cut the window at the right, so the red half and some blue are seen.
         red, blue = (shot == (250, 0, 0)).all(axis=2), (shot == (0, 0, 250)).all(axis=2)
         assert abs(red[10].sum() - 640) < 10

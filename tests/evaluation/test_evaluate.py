@@ -124,7 +124,7 @@ def test_appa_real_figures_exactly(tmp_path):
     for name, age in [("000000.jpg", 25), ("000001.jpg", 84)]:
         png = tmp_path / f"{name}.png"
         write_image(png, face(age, size=20))
-        png.replace(tmp_path / "test" / f"{name}_face.jpg")  # what a picture is, is told by its bytes
+        png.replace(tmp_path / "test" / f"{name}_face.jpg")  # what an image is, is told by its bytes
     report, lines = evaluate_appa_real(FakeEstimator(), tmp_path, split="test")
     assert lines[:2] == ["MAE Apparent: 4.50", "MAE Real: 4.50"]  # (5 + 4) / 2 twice
     assert report["bias_apparent"] == -0.5

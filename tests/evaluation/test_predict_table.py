@@ -25,7 +25,7 @@ def write_faces(folder, ages, **kwargs):
 
 
 class CentreDetector:
-    """Finds one face of 8 x 8 pixels in the middle, in pictures that are not black."""
+    """Finds one face of 8 x 8 pixels in the middle, in images that are not black."""
 
     def detect(self, image):
         height, width = image.shape[:2]
@@ -43,9 +43,9 @@ def test_answers_keep_the_order_and_come_in_batches(tmp_path):
     assert outcome.skipped == outcome.faceless == []
 
 
-def test_unreadable_pictures_are_named(tmp_path):
+def test_unreadable_images_are_named(tmp_path):
     paths = write_faces(tmp_path, [20, 30, 40])
-    paths[1].write_bytes(b"no picture")
+    paths[1].write_bytes(b"no image")
     paths.append(tmp_path / "missing.png")
     outcome = predict_table(FakeEstimator(), table_of(paths))
     assert outcome.predictions["predicted_age"].tolist() == [20, 40]
@@ -63,7 +63,7 @@ def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
     assert outcome.predictions["predicted_age"].tolist() == [50]
 
 
-def test_margin_of_the_weights_above_that_of_the_pictures():
+def test_margin_of_the_weights_above_that_of_the_images():
     with pytest.raises(UserError, match=r"the margin of the weights must be in 0\.\.0\.1, .* got 0\.4"):
         predict_table(FakeEstimator(margin=0.4), table_of(["face.png"], margin=0.1))
 
@@ -104,7 +104,7 @@ def test_real_photographs_with_the_real_detector():
     assert outcome.skipped == outcome.faceless == []
 
 
-def test_pictures_inside_the_table(tmp_path):
+def test_images_inside_the_table(tmp_path):
     write_image(tmp_path / "file.png", face(70))
     images = pd.Series([face(25), None], dtype=object)
     table = table_of(["UTKFace.mat[0]", tmp_path / "file.png"], image=images)

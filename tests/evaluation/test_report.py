@@ -78,7 +78,7 @@ def test_tables_by_hand(outcome):
     assert [row["n"] for row in tables["confidence in the gender"]] == [1, 2]
 
 
-def test_tables_without_rows_are_left_out(outcome):
+def test_tables_without_rows_are_skipped(outcome):
     photographs = outcome.predictions[3:]
     report = summarise(Outcome(photographs, [], [], NO_DETECTION))
     assert list(report["tables"]) == ["gender", "confidence in the gender"]

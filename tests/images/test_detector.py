@@ -11,7 +11,7 @@ from src.images.boxes import box_area, shared_area
 from src.images.detector import FRONTAL, PROFILES, Face, FaceDetector, drop_doubtful, find_main_face, suppress_overlaps
 from src.images.io import read_image
 
-EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the pictures by eye
+EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the images by eye
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_box_is_in_pixels_of_the_original_however_large(grace):
     assert overlap(tuple(edge / 5 for edge in face.box), GRACE) > 0.7
 
 
-def test_largest_face_comes_first_and_the_picture_stays_as_it_was(eileen, grace):
+def test_largest_face_comes_first_and_the_image_stays_as_it_was(eileen, grace):
     both = np.hstack([eileen, grace[:512]])
     before = both.copy()
     first, second = FaceDetector().detect(both)
@@ -51,7 +51,7 @@ def test_largest_face_comes_first_and_the_picture_stays_as_it_was(eileen, grace)
     np.testing.assert_array_equal(both, before)
 
 
-def test_blank_pictures_and_high_thresholds_give_nothing(grace):
+def test_blank_images_and_high_thresholds_give_nothing(grace):
     assert FaceDetector().detect(np.full((200, 300, 3), 128, np.uint8)) == []
     assert FaceDetector().detect(np.zeros((1, 1, 3), np.uint8)) == []
     assert FaceDetector(threshold=5).detect(grace) == []
@@ -68,14 +68,14 @@ def test_small_face_is_found_by_the_second_look(eileen):
 class Recorder(FaceDetector):
     """Notes the size of each search; dlib is asked for nothing."""
 
-    def __init__(self, answers, **options):
+    def __init__(self, results, **options):
         super().__init__(**options)
-        self.searched, self.answers = [], answers
+        self.searched, self.results = [], results
 
     def _dlib(self):
         def run(image, upsample, threshold):
             self.searched.append(image.shape[:2])
-            return self.answers.pop(0)
+            return self.results.pop(0)
 
         return SimpleNamespace(run=run)
 
@@ -116,7 +116,7 @@ def test_boxes_are_scaled_back_and_cut_at_the_border():
         [0] * 3,
     )
     faces = Recorder([found], upsample=0).detect(np.zeros((700, 1280, 3), np.uint8))
-    # The copy is 640 wide: everything doubles. The third box lies outside the picture.
+    # The copy is 640 wide: everything doubles. The third box lies outside the image.
     assert faces == [Face((0, 40, 180, 240), 1.0), Face((1200, 600, 1280, 700), 0.5)]
 
 

@@ -46,10 +46,10 @@ def test_alpha_is_dropped(tmp_path):
 
 
 def test_exif_rotation_is_honoured(tmp_path):
-    """Orientation 6: the camera was turned, the picture must be turned 90 degrees clockwise."""
-    picture = np.zeros((16, 32, 3), np.uint8)
-    picture[:, :16] = 255  # the left half is white
-    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    """Orientation 6: the camera was turned, the image must be turned 90 degrees clockwise."""
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, :16] = 255  # the left half is white
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     (tmp_path / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
@@ -90,7 +90,7 @@ def test_a_file_of_too_many_bytes_is_not_read(tmp_path, monkeypatch):
         images.read_image(tmp_path / "a.png")
 
 
-def test_a_picture_of_900_megapixels_is_refused(tmp_path):
+def test_an_image_of_900_megapixels_is_refused(tmp_path):
     """A PNG header that declares 30,000 x 30,000 pixels."""
     import struct
     import zlib

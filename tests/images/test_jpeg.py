@@ -9,7 +9,7 @@ from src.images import io as jpeg
 
 
 @pytest.fixture
-def picture():
+def photo():
     y, x = np.mgrid[:240, :320]
     return np.stack([255 * x / 320, 255 * y / 240, 128 + 60 * np.sin(x / 9)], axis=2).astype(np.uint8)
 
@@ -17,17 +17,17 @@ def picture():
 @pytest.mark.parametrize(
     ("side", "height"), [(241, 240), (121, 240), (120, 120), (61, 120), (60, 60), (30, 30), (10, 30)]
 )
-def test_the_smallest_size_that_is_enough(tmp_path, picture, side, height):
-    images.write_image(tmp_path / "a.jpg", picture)
+def test_the_smallest_size_that_is_enough(tmp_path, photo, side, height):
+    images.write_image(tmp_path / "a.jpg", photo)
     image = jpeg.read_at_least(tmp_path / "a.jpg", side)
     assert image.shape == (height, height * 4 // 3, 3)
-    full = cv2.resize(picture, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    full = cv2.resize(photo, image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(image.astype(int) - full).mean() < 2  # RGB, in its place
 
 
-def test_other_formats_are_read_whole(tmp_path, picture):
-    images.write_image(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(jpeg.read_at_least(tmp_path / "a.png", 10), picture)
+def test_other_formats_are_read_whole(tmp_path, photo):
+    images.write_image(tmp_path / "a.png", photo)
+    np.testing.assert_array_equal(jpeg.read_at_least(tmp_path / "a.png", 10), photo)
 
 
 def test_smallest_side():
@@ -40,12 +40,12 @@ def test_smallest_side():
     assert jpeg.smallest_side(b"") == 0
 
 
-def test_exif_rotation_is_honoured(tmp_path, picture):
+def test_exif_rotation_is_honoured(tmp_path, photo):
     from PIL import Image
 
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise to show
-    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    Image.fromarray(photo).save(tmp_path / "a.jpg", exif=exif, quality=95)
     image = jpeg.read_at_least(tmp_path / "a.jpg", 120)
     assert image.shape == (160, 120, 3)
     full = images.resize(images.read_image(tmp_path / "a.jpg"), 100)
@@ -53,8 +53,8 @@ def test_exif_rotation_is_honoured(tmp_path, picture):
 
 
 @pytest.mark.parametrize("length", [0, 300])
-def test_damaged_files_raise_as_the_reader_does(tmp_path, picture, length):
-    images.write_image(tmp_path / "a.jpg", picture)
+def test_damaged_files_raise_as_the_reader_does(tmp_path, photo, length):
+    images.write_image(tmp_path / "a.jpg", photo)
     (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:length])
     with pytest.raises(images.ImageError) as expected:
         images.read_image(tmp_path / "b.jpg")

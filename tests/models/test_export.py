@@ -1,4 +1,4 @@
-"""Exported networks answer in their own runtimes as the weights do here, or there is no file."""
+"""Exported networks give the same outputs in their own runtimes, or there is no file."""
 
 import dataclasses
 import importlib.util
@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from strange_files import pictures, randomize
+from strange_files import random_images, randomize
 
 from src.cli import ROOT, JobError, UserError
 from src.models import export as exporting
@@ -51,17 +51,17 @@ def small(monkeypatch):
 
     def pretend(offset: float = 0.0, **info) -> keras.Model:
         model = small_model(offset)
-        answer = model, WeightsInfo("MobileNetV2", 16, 0.1, **info)
-        monkeypatch.setattr(weights, "load_model", lambda _: answer)
+        loaded = model, WeightsInfo("MobileNetV2", 16, 0.1, **info)
+        monkeypatch.setattr(weights, "load_model", lambda _: loaded)
         return model
 
     return pretend
 
 
 def assert_rgb_and_female_first(received, model: keras.Model, images: np.ndarray, bgr: bool, male_first: bool):
-    """Compares an exported network's answers to RGB pictures with those of the model that it was made of."""
+    """Compares an exported network's outputs to RGB images with those of the model that it was made of."""
     gender, age = (np.asarray(output) for output in model(images[..., ::-1] if bgr else images, training=False))
-    assert np.ptp(gender[:, 0]) > 0.01, "the pictures must tell networks apart"
+    assert np.ptp(gender[:, 0]) > 0.01, "the images must tell networks apart"
     np.testing.assert_allclose(received[0], gender[:, ::-1] if male_first else gender, atol=1e-4)
     np.testing.assert_allclose(received[1], age, atol=1e-4)
 
@@ -89,8 +89,8 @@ def test_networks_answer_in_their_own_runtime(name, form, description, tmp_path)
     assert line.startswith(f"{output}: {name}, float32 (n, 32, 32, 3) RGB 0..255, face crops with margin 0.25")
     assert folder_of(output.parent) == LEFT_BEHIND[form]
     bgr, male_first = description.get("colour") == "BGR", "gender_order" in description
-    assert_rgb_and_female_first(FORMATS[form].run(output, pictures(32)), model, pictures(32), bgr, male_first)
-    assert [value.shape for value in FORMATS[form].run(output, pictures(32, 1))] == [(1, 2), (1, 101)]
+    assert_rgb_and_female_first(FORMATS[form].run(output, random_images(32)), model, random_images(32), bgr, male_first)
+    assert [value.shape for value in FORMATS[form].run(output, random_images(32, 1))] == [(1, 2), (1, 101)]
     if form == "onnx":
         told = weights.identify(output)
         assert told == dataclasses.replace(weights.identify(file), colour="RGB", gender_order=("female", "male"))
@@ -102,7 +102,8 @@ def test_a_better_network_replaces_the_older_one(form, small, tmp_path):
     for offset in (0.0, 0.1):
         model = small(offset)
         export_model("any", form, output)
-        assert_rgb_and_female_first(FORMATS[form].run(output, pictures(16)), model, pictures(16), False, False)
+        values = random_images(16)
+        assert_rgb_and_female_first(FORMATS[form].run(output, values), model, values, False, False)
         assert folder_of(tmp_path) == LEFT_BEHIND[form]
 
 
@@ -145,8 +146,8 @@ def test_what_keras_itself_loses_is_caught(small, tmp_path, monkeypatch):
 def test_a_runtime_that_gives_something_else_is_caught(small, tmp_path, monkeypatch):
     model = small()
     gender, age = (np.asarray(output) for output in model(exporting.example_images(16), training=False))
-    for answers in ((age, gender), (gender, age[:4]), (gender[:, ::-1], age), (gender, np.full_like(age, np.nan))):
-        form = dataclasses.replace(FORMATS["saved_model"], run=lambda *_, answers=answers: answers)
+    for outputs in ((age, gender), (gender, age[:4]), (gender[:, ::-1], age), (gender, np.full_like(age, np.nan))):
+        form = dataclasses.replace(FORMATS["saved_model"], run=lambda *_, outputs=outputs: outputs)
         monkeypatch.setitem(FORMATS, "saved_model", form)
         with pytest.raises(JobError, match="not kept"):
             export_model("any", "saved_model", tmp_path / "a")

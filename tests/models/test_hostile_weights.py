@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import application, keras2, pictures, save
+from strange_files import application, keras2, random_images, save
 
 from src import cli
 from src.cli import ROOT
@@ -162,7 +162,7 @@ def test_lambda_layer(package, ending, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RAN", str(ran))
     model = lambda_model(keras2() if package == "keras2" else keras)
     path = save(model, tmp_path / f"MobileNetV3Small_32_x.{ending}")
-    model(pictures(32))
+    model(random_images(32))
     assert ran.exists()
     ran.unlink()
     assert "'Lambda', whose code is never run" in refuse(path, capsys)

@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import answers, application, keras2, pictures, save, wide_resnet
+from strange_files import application, keras2, outputs, random_images, save, wide_resnet
 
 from src.cli import JobError, UserError
 from src.models import weights
@@ -184,7 +184,7 @@ def test_default_folder(monkeypatch):
 
 
 def assert_published_form(theirs, name, tmp_path, caplog, size, row):
-    """A network of Keras 2, saved under a published name, answers the same here; one warning says it is no copy."""
+    """A network of Keras 2, saved under a published name, outputs the same here; one warning says it is no copy."""
     loaded, info = weights.load_model(save(theirs, tmp_path / name))
     warnings = [record.getMessage() for record in caplog.records if record.name == "src.models.weights.store"]
     assert len(warnings) == (row.md5 is not None)
@@ -192,8 +192,8 @@ def assert_published_form(theirs, name, tmp_path, caplog, size, row):
     assert (info.model_name, info.img_size, info.margin) == (row.model_name, row.img_size, row.margin)
     assert (info.colour, info.gender_order, info.label) == ("BGR", row.gender_order, name)
     assert (info.resize, info.mirrored) == ("bilinear", False)
-    values = pictures(size, 3)
-    (gender, age), (our_gender, our_age) = answers(theirs, values), answers(loaded, values)
+    values = random_images(size, 3)
+    (gender, age), (our_gender, our_age) = outputs(theirs, values), outputs(loaded, values)
     assert np.ptp(age) > 1
     print(name, "largest differences:", np.abs(our_gender - gender).max(), np.abs(our_age - age).max())
     np.testing.assert_allclose(our_gender, gender, atol=1e-5)

@@ -11,7 +11,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import answers, application, keras2, keras_imagenet_efficientnet, pictures, randomize, save
+from strange_files import application, keras2, keras_imagenet_efficientnet, outputs, random_images, randomize, save
 
 import src
 from src.cli import ROOT, UserError
@@ -45,10 +45,10 @@ def file(model, tmp_path) -> Path:
     return weights.save_weights(model, tmp_path / "checkpoints" / "a.hdf5", INFO)
 
 
-def assert_same_answers(expected: keras.Model, received: keras.Model, size: int = 32, tolerance: float = 1e-5):
-    values = pictures(size)
-    (gender, age), (other_gender, other_age) = answers(expected, values), answers(received, values)
-    assert np.ptp(age) > 1, "the pictures must tell networks apart"
+def assert_same_outputs(expected: keras.Model, received: keras.Model, size: int = 32, tolerance: float = 1e-5):
+    values = random_images(size)
+    (gender, age), (other_gender, other_age) = outputs(expected, values), outputs(received, values)
+    assert np.ptp(age) > 1, "the images must tell networks apart"
     np.testing.assert_allclose(other_gender, gender, atol=tolerance)
     np.testing.assert_allclose(other_age, age, atol=100 * tolerance)
 
@@ -56,13 +56,13 @@ def assert_same_answers(expected: keras.Model, received: keras.Model, size: int 
 def test_what_is_saved_is_loaded(model, file):
     loaded, info = weights.load_model(file)
     assert info == INFO
-    assert_same_answers(model, loaded, tolerance=1e-7)
+    assert_same_outputs(model, loaded, tolerance=1e-7)
     assert [path.name for path in file.parent.iterdir()] == ["a.hdf5"]
 
 
 def test_any_ending_is_accepted(model, tmp_path):
     path = weights.save_weights(model, tmp_path / "no-ending", INFO)
-    assert_same_answers(model, weights.load_model(path)[0], tolerance=1e-7)
+    assert_same_outputs(model, weights.load_model(path)[0], tolerance=1e-7)
 
 
 def test_versions_are_filled_in(model, tmp_path):
@@ -90,7 +90,7 @@ def test_a_file_from_before_a_field_has_its_default(model, tmp_path):
 def test_keras_itself_reads_the_file(model, file):
     other = get_model("MobileNetV3Small", 32)
     other.load_weights(file)
-    assert_same_answers(model, other, tolerance=1e-7)
+    assert_same_outputs(model, other, tolerance=1e-7)
 
 
 def test_failed_write_keeps_the_older_file(model, file, monkeypatch):
@@ -140,7 +140,7 @@ print(weights.identify({str(file)!r}).model_name, "keras" in sys.modules, "tenso
 def test_load_weights_into_a_given_network(model, file):
     other = get_model("MobileNetV3Small", 32)
     weights.load_weights_into(other, file)
-    assert_same_answers(model, other, tolerance=1e-7)
+    assert_same_outputs(model, other, tolerance=1e-7)
 
 
 def test_another_network_changes_nothing(file):
@@ -158,7 +158,7 @@ def test_networks_with_our_scaling_come_back(name, tmp_path):
     path = weights.save_weights(model, tmp_path / "a.hdf5", WeightsInfo(name, 32, 0.4))
     loaded, info = weights.load_model(path)
     assert info.scaled
-    assert_same_answers(model, loaded)
+    assert_same_outputs(model, loaded)
 
 
 @pytest.mark.parametrize("ending", ["h5", "weights.h5", "keras"])
@@ -166,7 +166,7 @@ def test_our_networks_saved_by_keras_alone(model, ending, tmp_path):
     path = save(model, tmp_path / f"MobileNetV3Small_32_x.{ending}")
     loaded, info = weights.load_model(path)
     assert (info.model_name, info.img_size, info.colour, info.margin) == ("MobileNetV3Small", 32, "BGR", 0.4)
-    assert_same_answers(model, loaded)
+    assert_same_outputs(model, loaded)
 
 
 @pytest.mark.parametrize("ending", ["hdf5", "weights.h5", "keras"])
@@ -175,7 +175,7 @@ def test_our_scaling_is_kept_where_the_file_has_it(ending, tmp_path):
     randomize(model)
     loaded, info = weights.load_model(save(model, tmp_path / f"MobileNetV2_32_x.{ending}"))
     assert info.scaled
-    assert_same_answers(model, loaded)
+    assert_same_outputs(model, loaded)
 
 
 @pytest.mark.parametrize("package", ["keras2", "keras3"])
@@ -188,7 +188,7 @@ def test_networks_of_others(package, name, tmp_path):
         loaded, info = weights.load_model(save(model, tmp_path / f"{name}_32_x.{ending}"))
         assert info.model_name == name
         assert not info.scaled
-        assert_same_answers(model, loaded)
+        assert_same_outputs(model, loaded)
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +203,13 @@ def test_extra_rescaling_of_keras_efficientnet_is_folded(ending, imagenet_model,
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in model.layers) == 2
     loaded, _ = weights.load_model(save(model, tmp_path / f"EfficientNetB0_32_x.{ending}"))
     assert sum(isinstance(layer, keras.layers.Rescaling) for layer in loaded.layers) == 1
-    assert_same_answers(model, loaded)
+    assert_same_outputs(model, loaded)
 
 
 def test_extra_rescaling_is_folded_once(imagenet_model, tmp_path):
     loaded, info = weights.load_model(save(imagenet_model, tmp_path / "EfficientNetB0_32_x.hdf5"))
     again, _ = weights.load_model(weights.save_weights(loaded, tmp_path / "ours.hdf5", info))
-    assert_same_answers(imagenet_model, again)
+    assert_same_outputs(imagenet_model, again)
 
 
 def test_old_weights_file_that_hides_its_graph_is_taken_as_plain(tmp_path, caplog):
@@ -219,7 +219,7 @@ def test_old_weights_file_that_hides_its_graph_is_taken_as_plain(tmp_path, caplo
         for key in [key for key in file["layers"] if not len(file["layers"][key].get("vars", ()))]:
             del file["layers"][key]
     loaded, _ = weights.load_model(path)
-    assert_same_answers(model, loaded)
+    assert_same_outputs(model, loaded)
     assert sum("scale pixels once more" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -228,11 +228,11 @@ def test_efficientnet_trained_from_imagenet_answers_the_same_after_loading(image
     ours = get_model("EfficientNetB0", 32, weights="imagenet")
     for name in ("pred_gender", "pred_age"):
         ours.get_layer(name).set_weights(theirs.get_layer(name).get_weights())
-    assert_same_answers(theirs, ours)
+    assert_same_outputs(theirs, ours)
     loaded, _ = weights.load_model(
         weights.save_weights(ours, tmp_path / "a.hdf5", WeightsInfo("EfficientNetB0", 32, 0.4))
     )
-    assert_same_answers(theirs, loaded)
+    assert_same_outputs(theirs, loaded)
 
 
 def test_size_in_the_name_against_the_graph(model, tmp_path):
@@ -280,7 +280,7 @@ def test_float16_halves_the_file_and_hardly_changes_ages(tmp_path):
     boxes = [FaceDetector().detect(photo)[0].box for photo in photos]
     faces = [crop_box(*face, margin) for face in zip(photos, boxes, strict=True) for margin in (0, 0.1, 0.2)]
     values = np.stack([resize(face, info.img_size) for face in faces])
-    (gender, age), (halved_gender, halved_age) = answers(model, values), answers(halved, values)
+    (gender, age), (halved_gender, halved_age) = outputs(model, values), outputs(halved, values)
     assert np.ptp(age) > 1, "the images must tell networks apart"
     np.testing.assert_allclose(halved_age, age, atol=0.02)
     np.testing.assert_allclose(halved_gender, gender, atol=0.002)

@@ -20,7 +20,7 @@ def rng(*seed):
 
 
 def face(height=60, width=60):
-    """A smooth picture that is not symmetric."""
+    """A smooth image that is not symmetric."""
     y, x = np.mgrid[:height, :width]
     return np.stack([4 * x % 256, 3 * y % 256, (x + y) % 256], axis=2).astype(np.uint8)
 
@@ -39,7 +39,7 @@ def test_shift_by_a_whole_pixel_moves_right_and_down_and_mirrors_the_border():
     np.testing.assert_array_equal(result[0, 1:], RAMP[1, :-1])  # reflect-101: row -1 is row 1
 
 
-def test_shift_shows_the_pictures_own_pixels_outside_the_region():
+def test_shift_shows_the_images_own_pixels_outside_the_region():
     result = augmentation.apply_geometry(RAMP, (1, 1, 3, 3), 2, Geometry(shift_x=0.5))
     np.testing.assert_array_equal(result, RAMP[1:3, 0:2])
 
@@ -63,11 +63,11 @@ def test_region_of_any_shape_becomes_the_square_input():
 
 
 @pytest.mark.parametrize("geometry", [Geometry(scale=0.999), Geometry(flip=True, angle=15, shift_x=0.03, scale=0.8)])
-def test_large_pictures_are_averaged_not_sampled(geometry):
-    picture = face(480, 400)
+def test_large_images_are_averaged_not_sampled(geometry):
+    image = face(480, 400)
     fine = np.indices((480, 400)).sum(axis=0) % 2 * 255  # a chequerboard that sampling would leave black or white
-    picture = np.stack([fine] * 3, axis=2).astype(np.uint8)
-    result = augmentation.apply_geometry(picture, (0, 0, 400, 480), 40, geometry)
+    image = np.stack([fine] * 3, axis=2).astype(np.uint8)
+    result = augmentation.apply_geometry(image, (0, 0, 400, 480), 40, geometry)
     assert np.abs(result.astype(int) - 127).max() <= 2
 
 
@@ -107,7 +107,7 @@ def test_crop_jitter_moves_and_scales():
     assert augmentation.apply_crop_jitter((50, 50, 150, 150), 200, 200, jitter) == pytest.approx((50, 35, 170, 155))
 
 
-def test_crop_jitter_stays_within_the_picture():
+def test_crop_jitter_stays_within_the_image():
     jitter = CropJitter(shift_x=0.5, shift_y=-0.5, scale=1.5)
     assert augmentation.apply_crop_jitter((10, 10, 90, 90), 100, 100, jitter) == pytest.approx((0, 0, 100, 100))
     jitter = CropJitter(shift_x=0.5)
@@ -210,7 +210,7 @@ def test_motion_kernel_is_a_line(angle, expected):
     kernel = augmentation.motion_kernel(2.0, angle)
     assert kernel.shape == (3, 3)
     assert kernel.sum() == pytest.approx(1)
-    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-6)  # a shift of the picture would be a lie
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-6)  # a shift of the image would be a lie
     if expected is None:
         assert kernel[0, 2] == kernel[2, 0] > kernel[0, 0] == kernel[2, 2]  # anticlockwise: up to the right
     else:
@@ -243,17 +243,17 @@ def test_jpeg_loses_more_at_low_quality_and_keeps_the_channels():
     red = np.zeros((16, 16, 3), np.uint8)
     red[:, :, 0] = 200
     assert np.abs(augmentation.compress_jpeg(red, 90).astype(int) - red).max() <= 3
-    picture = rng().integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    image = rng().integers(0, 256, (32, 32, 3), dtype=np.uint8)
     errors = [
-        np.abs(augmentation.apply_camera(picture, Camera(quality=q)).astype(int) - picture).mean() for q in (95, 50, 5)
+        np.abs(augmentation.apply_camera(image, Camera(quality=q)).astype(int) - image).mean() for q in (95, 50, 5)
     ]
     assert errors[0] < errors[1] < errors[2]
 
 
 def test_compression_happens_at_the_low_resolution():
-    picture = face(64, 64)
-    by_hand = images.resize(augmentation.compress_jpeg(images.resize(picture, 20), 10), 64)
-    np.testing.assert_array_equal(augmentation.apply_camera(picture, Camera(pixels=20, quality=10)), by_hand)
+    image = face(64, 64)
+    by_hand = images.resize(augmentation.compress_jpeg(images.resize(image, 20), 10), 64)
+    np.testing.assert_array_equal(augmentation.apply_camera(image, Camera(pixels=20, quality=10)), by_hand)
 
 
 def test_drawn_camera_fills_its_ranges():
@@ -324,23 +324,23 @@ def test_erasing_that_never_fits_erases_nothing():
 # ------------------------------------------------------------------------------------------------------------- mixup
 
 
-def test_mixup_of_two_constant_pictures():
-    pictures = np.stack([np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 200, np.uint8)])
+def test_mixup_of_two_constant_images():
+    batch = np.stack([np.full((2, 2, 3), 100, np.uint8), np.full((2, 2, 3), 200, np.uint8)])
     labels = np.eye(2, dtype=np.float32)
     mixup = Mixup(partner=np.array([1, 0]), share=np.array([0.25, 1.0], np.float32))
-    mixed = apply_mixup(pictures, mixup)
+    mixed = apply_mixup(batch, mixup)
     assert mixed.dtype == np.uint8
     assert np.unique(mixed[0]).tolist() == [175]  # 0.25 * 100 + 0.75 * 200
     assert np.unique(mixed[1]).tolist() == [200]
     mixed_labels = apply_mixup(labels, mixup)
     assert mixed_labels.dtype == np.float32
     np.testing.assert_allclose(mixed_labels, [[0.25, 0.75], [0, 1]])
-    assert pictures[0, 0, 0, 0] == 100
+    assert batch[0, 0, 0, 0] == 100
 
 
-def test_mixed_pictures_are_rounded_not_cut():
-    pictures = np.array([10, 11], np.uint8).reshape(2, 1, 1, 1) * np.ones((1, 1, 1, 3), np.uint8)
-    mixed = apply_mixup(pictures, Mixup(np.array([1, 0]), np.array([0.3, 0.7], np.float32)))
+def test_mixed_images_are_rounded_not_cut():
+    batch = np.array([10, 11], np.uint8).reshape(2, 1, 1, 1) * np.ones((1, 1, 1, 3), np.uint8)
+    mixed = apply_mixup(batch, Mixup(np.array([1, 0]), np.array([0.3, 0.7], np.float32)))
     assert mixed[:, 0, 0, 0].tolist() == [11, 11]  # 10.7 and 10.7
 
 
@@ -369,17 +369,17 @@ def test_mixup_stays_within_the_kind():
 # ------------------------------------------------------------------------------------------------------- all together
 
 
-def test_everything_on_is_determined_by_the_generator_and_writes_nothing_into_the_picture(compose):
+def test_everything_on_is_determined_by_the_generator_and_writes_nothing_into_the_image(compose):
     config = Config.check(compose()).augment
-    picture = face()
-    before = picture.copy()
+    image = face()
+    before = image.copy()
     results = [
         augmentation.apply_augmentation(
-            picture, (5, 5, 55, 55), 32, augmentation.draw_augmentation(rng(1, number), config, 32)
+            image, (5, 5, 55, 55), 32, augmentation.draw_augmentation(rng(1, number), config, 32)
         )
         for number in [*range(50), 0]
     ]
     assert all(image.shape == (32, 32, 3) and image.dtype == np.uint8 for image in results)
     np.testing.assert_array_equal(results[0], results[-1])
     assert len({image.tobytes() for image in results}) == 50
-    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(image, before)

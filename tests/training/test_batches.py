@@ -11,7 +11,7 @@ NAN = float("nan")
 
 
 def make_table(count=10, side=8, **columns):
-    """Pictures inside the table, whose grey level is ten times the row's number, and ages that are its number."""
+    """Images inside the table, whose grey level is ten times the row's number, and ages that are its number."""
     table = pd.DataFrame(
         {
             "path": [f"faces.mat[{row}]" for row in range(count)],
@@ -59,11 +59,11 @@ def test_plain_batches_stand_in_order_and_the_short_last_one_counts():
     assert equal(maker.make(7, 1), batches[1])  # every epoch alike
 
 
-def test_plain_picture_is_the_cut_of_the_evaluation(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (91, 73, 3), dtype=np.uint8)
-    images.write_image(tmp_path / "a.png", picture)
+def test_plain_image_is_the_cut_of_the_evaluation(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (91, 73, 3), dtype=np.uint8)
+    images.write_image(tmp_path / "a.png", image)
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")], "gender": [0.0], "age": [1.0], "margin": [0.4]})
-    expected = images.resize(images.crop_to_margin(picture, 0.4, 0.1), 32)
+    expected = images.resize(images.crop_to_margin(image, 0.4, 0.1), 32)
     np.testing.assert_array_equal(make_maker(table, img_size=32, margin=0.1).make(0, 0).images[0], expected)
     # Augmentation that draws nothing gives the same.
     maker = make_maker(table, img_size=32, margin=0.1, augment=AugmentConfig())
@@ -81,8 +81,8 @@ def test_disabled_augmentation_is_plain():
 def test_augmentation_cuts_about_the_middle(shape):
     """A face at a crop of any parity stays in its place: geometry of almost nothing equals no geometry."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    picture = np.stack([255 * x / shape[1], 255 * y / shape[0], 0 * x], axis=2).astype(np.uint8)
-    table = make_table(1, image=[picture])
+    image = np.stack([255 * x / shape[1], 255 * y / shape[0], 0 * x], axis=2).astype(np.uint8)
+    table = make_table(1, image=[image])
     plain = make_maker(table, img_size=16, margin=0.1).make(0, 0).images.astype(int)
     augment = AugmentConfig(geometry_probability=1, shift=1e-6)
     warped = make_maker(table, img_size=16, margin=0.1, augment=augment).make(0, 0).images.astype(int)
@@ -178,7 +178,7 @@ def test_class_weights_and_label_distribution_reach_the_batch():
     assert batch.targets[1][1, 50] == pytest.approx(0.133, abs=0.001)  # 1 / (3 sqrt(2 pi))
 
 
-def test_mixup_mixes_pictures_and_both_labels_alike():
+def test_mixup_mixes_images_and_both_labels_alike():
     augment = AugmentConfig(mixup_alpha=1.0)
     batch = make_maker(make_table(10), augment=augment, batch_size=10).make(0, 0)
     # Grey level, age and gender of row k are 10 k, k and k mod 2, so all three tell the share.
@@ -234,7 +234,7 @@ def test_mixup_keeps_the_shares_of_ages_and_ranges():
 # ------------------------------------------------------------------------------------------------------------- errors
 
 
-def test_a_picture_that_vanishes_weighs_nothing(tmp_path):
+def test_an_image_that_vanishes_weighs_nothing(tmp_path):
     paths = [tmp_path / f"{name}.png" for name in "abc"]
     for path in paths:
         images.write_image(path, np.full((8, 8, 3), 50, np.uint8))
@@ -247,7 +247,7 @@ def test_a_picture_that_vanishes_weighs_nothing(tmp_path):
     assert batch.images[[0, 2]].min() == 50  # not mixed with the black one
 
 
-def test_a_margin_that_the_pictures_lack_is_refused():
+def test_a_margin_that_the_images_lack_is_refused():
     with pytest.raises(UserError, match=r"data\.margin must be in 0\.\.0\.1, .* got 0\.2"):
         make_maker(make_table(2, margin=[0.4, 0.1]), margin=0.2)
 
@@ -257,21 +257,21 @@ def test_whole_photographs_are_refused():
         make_maker(make_table(2, margin=[0.4, NAN]))
 
 
-def test_pictures_are_cut_around_the_box_that_the_table_knows(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
-    images.write_image(tmp_path / "a.png", picture)
+def test_images_are_cut_around_the_box_that_the_table_knows(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    images.write_image(tmp_path / "a.png", image)
     box = {"left": [2.0, np.nan], "top": [10.0, np.nan], "right": [34.0, np.nan], "bottom": [42.0, np.nan]}
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")] * 2, "gender": 0.0, "age": 30.0, "margin": 0.4, **box})
     batch = make_maker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
-    np.testing.assert_array_equal(batch.images[0], picture[10:42, 2:34])  # the box itself
-    np.testing.assert_array_equal(batch.images[1], images.resize(images.crop_to_margin(picture, 0.4, 0.0), 32))
+    np.testing.assert_array_equal(batch.images[0], image[10:42, 2:34])  # the box itself
+    np.testing.assert_array_equal(batch.images[1], images.resize(images.crop_to_margin(image, 0.4, 0.0), 32))
 
 
-def test_pictures_in_memory_and_in_files_side_by_side(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    images.write_image(tmp_path / "a.png", picture)
+def test_images_in_memory_and_in_files_side_by_side(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    images.write_image(tmp_path / "a.png", image)
     paths = ["b.mat[0]", str(tmp_path / "a.png")]
-    arrays = pd.Series([255 - picture, None], dtype=object)
+    arrays = pd.Series([255 - image, None], dtype=object)
     table = pd.DataFrame({"path": paths, "gender": 0.0, "age": 30.0, "margin": 0.0, "image": arrays})
     batch = make_maker(table, img_size=32, batch_size=2, margin=0.0).make(0, 0)
-    np.testing.assert_array_equal(batch.images, [255 - picture, picture])
+    np.testing.assert_array_equal(batch.images, [255 - image, image])

@@ -52,10 +52,10 @@ def data(tmp_path_factory) -> Path:
     lines = ["genders,ages,img_paths,split"]
     for i in range(24):
         gender, age = i % 2, int(rng.integers(0, 101))
-        picture = np.full((40, 40, 3), age * 2, np.uint8)
-        picture[..., 2 * gender] = 255 - age
-        picture += rng.integers(0, 20, picture.shape, dtype=np.uint8)
-        write_image(root / "faces" / f"{i:02d}.png", picture)
+        image = np.full((40, 40, 3), age * 2, np.uint8)
+        image[..., 2 * gender] = 255 - age
+        image += rng.integers(0, 20, image.shape, dtype=np.uint8)
+        write_image(root / "faces" / f"{i:02d}.png", image)
         lines.append(f"{gender},{age},{i:02d}.png,{'train' if i < 16 else 'val'}")
     (root / "faces.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [sys.executable, "-c", START, str(ROOT), str(ROOT / "tests"), str(root / "start.hdf5")]
@@ -209,7 +209,7 @@ def test_processes_compute_the_losses_of_one(start, reference, tmp_path, count):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
 @pytest.mark.parametrize(("count", "victim", "counts_after"), [(3, 1, [2, 1]), (2, 0, [2])])
-def test_a_killed_process_ends_the_others_and_any_number_goes_on(
+def test_a_killed_process_ends_the_others_and_any_number_resumes(
     start, reference, tmp_path, count, victim, counts_after
 ):
     """The kill comes in the middle of epoch 3."""
@@ -360,7 +360,7 @@ def test_one_process_is_its_own_group():
 
 
 def test_a_resume_file_says_nothing_of_the_number_of_processes(compose, training_overrides, tmp_path):
-    """Keys of the group may change when a run goes on."""
+    """Keys of the group may change when a run is resumed."""
     run, state = open_run(Config.check(compose(*training_overrides)))
     ResumeFile(run.resume, _no_variables()).save(state)
     run.release()

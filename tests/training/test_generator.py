@@ -92,8 +92,8 @@ def test_shares_of_a_filled_up_batch():
 def test_length_and_arrays():
     sequence = make_maker(make_table(10), **SETTINGS)
     assert len(sequence) == 3
-    pictures, (gender, age), (gender_weight, age_weight) = sequence[2]
-    assert [array.shape for array in (pictures, gender, age)] == [(2, 8, 8, 3), (2, 2), (2, 101)]
+    batch_images, (gender, age), (gender_weight, age_weight) = sequence[2]
+    assert [array.shape for array in (batch_images, gender, age)] == [(2, 8, 8, 3), (2, 2), (2, 101)]
     assert gender_weight.shape == age_weight.shape == (2,)
     assert len(make_maker(make_table(10), steps=2, **SETTINGS)) == 2
     assert len(make_maker(make_table(10), steps=9, **SETTINGS)) == 3
@@ -116,7 +116,7 @@ def test_the_number_of_workers_changes_nothing():
         sequence.close()
 
 
-def test_margin_of_the_model_above_the_pictures():
+def test_margin_of_the_model_above_the_images():
     with pytest.raises(UserError, match=r"data.margin must be in 0..0.1, .*, got 0.4"):
         make_maker(make_table(), **{**SETTINGS, "margin": 0.4})
 
@@ -137,7 +137,7 @@ def table_of_files(tmp_path):
     return make_table(6).assign(path=[str(path) for path in paths]).drop(columns="image")
 
 
-def test_unreadable_files_are_named_once_and_left_out(table_of_files):
+def test_unreadable_files_are_named_once_and_skipped(table_of_files):
     kept, unreadable = drop_unreadable(table_of_files)
     assert kept["age"].tolist() == [0, 4]
     assert kept.index.tolist() == [0, 1]
@@ -150,7 +150,7 @@ def test_no_readable_file_is_an_error(table_of_files):
         drop_unreadable(table_of_files.iloc[[2, 3]])
 
 
-def test_pictures_inside_the_table_need_no_check():
+def test_images_inside_the_table_need_no_check():
     kept, unreadable = drop_unreadable(make_table(3))
     assert len(kept) == 3
     assert unreadable == []
@@ -177,7 +177,7 @@ def test_the_check_agrees_with_the_reader(tmp_path):
     assert kept["path"].tolist() == [path for path in table["path"] if readable(path)]
 
 
-def test_a_picture_that_vanishes_in_training_is_named_once(table_of_files, caplog):
+def test_an_image_that_vanishes_in_training_is_named_once(table_of_files, caplog):
     table = table_of_files.iloc[[0, 4]]
     sequence = make_maker(table, workers=0, **SETTINGS)
     Path(table["path"].iloc[1]).unlink()

@@ -49,7 +49,7 @@ def test_train_save_load_estimate(compose, training_overrides, folder, faces_csv
     assert (info.model_name, info.img_size, info.epoch, info.data) == ("MobileNet", 32, best, "faces.csv")
     assert info.metrics["val_pred_age_mae"] == pytest.approx(log["val_pred_age_mae"][best - 1])
 
-    # The file answers what validation measured: its figures come out again.
+    # The file predicts what validation measured: its metrics come out again.
     estimator = AgeGenderEstimator.load(file, mirrored=False)
     table = pd.read_csv(faces_csv).query("split == 'val'")
     faces = [read_image(faces_csv.with_suffix("") / name) for name in table["img_paths"]]
