@@ -84,6 +84,7 @@ class ModelConfig(_Section):
     weights: UserPath | None
     mirrored: Annotated[bool, MAY_CHANGE]
     dropout: BelowOne
+    frozen: BelowOne
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:

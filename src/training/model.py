@@ -85,6 +85,8 @@ def compile_model(
     heads: Collection[str] = HEADS,
 ) -> None:
     """Compile with the losses of the trained heads, the configured optimizer and the metrics of the log."""
+    for layer in model.layers[: round(cfg.model.frozen * len(model.layers))]:
+        layer.trainable = False  # batch norm too: it keeps its statistics
     for head in HEADS:
         model.get_layer(f"pred_{head}").trainable = head in heads
     head_losses = ["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight), has_ranges)]
