@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+import src
 from src.cli import ROOT
 
 
@@ -32,3 +33,9 @@ def test_hooks_use_the_ruff_of_the_tests():
 def test_citation_names_the_authors_of_the_licence():
     [author] = load("CITATION.cff")["authors"]
     assert author["name"].lower() in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_citation_and_changelog_name_the_version():
+    assert str(load("CITATION.cff")["version"]) == src.__version__
+    newest = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest[1] == src.__version__
