@@ -87,9 +87,15 @@ def end(code: int) -> NoReturn:
 
 
 def escape_unprintable() -> None:
-    """Let stdout and stderr print `\\uXXXX` for characters that their encoding lacks, in place of an exception."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    """Let stdout and stderr print `\\uXXXX` for characters that their encoding lacks, in place of an exception.
+
+    Where there is none (`>&-`, a service, `pythonw`), what is printed is dropped.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+        elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -76,6 +76,14 @@ def test_text_that_the_terminal_cannot_show_is_escaped(monkeypatch, stream):
     assert file.buffer.getvalue() == b"\\u5199 caf\xe9 \\udce9\n"
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_without_a_stream_the_work_is_done_all_the_same(monkeypatch, stream):
+    monkeypatch.setattr(sys, stream, None)
+    assert run(lambda: print("dropped", file=getattr(sys, stream))) == 0
+    assert run(raiser(cli.UserError("dropped or shown"))) == 2
+    getattr(sys, stream).close()
+
+
 def test_escaped_text_of_a_script(tmp_path):
     command = [sys.executable, str(cli.ROOT / "crop_faces.py"), "-i", "写真", "-o", str(tmp_path / "o")]
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -66,6 +67,14 @@ def test_a_file_that_looks_like_a_list_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("[a]").touch()
     assert read("data.db=[a]") == "[a]"
+
+
+def test_a_file_that_looks_like_an_interpolation_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a${b}").touch()
+    with hydra.initialize_config_dir(str(ROOT / "src"), version_base="1.3"):
+        config = hydra.compose("config", hydra_arguments(["data.db=a${b}", "wandb.project=${data.db}"]))
+    assert (config.data.db, config.wandb.project) == ("a${b}", "a${b}")
 
 
 def test_commas_separate_the_trainings_of_a_sweep():

@@ -34,7 +34,8 @@ def _hydra_argument(argument: str, several: bool) -> str:
     if not equals or key.lstrip("+") not in _TEXT_KEYS or value in _CONSTANTS:
         return argument
     if os.path.lexists(os.path.expanduser(value)):
-        return f"{key}={_quote(value)}"
+        literal = value.replace("${", r"\${")  # no interpolation
+        return f"{key}={_quote(literal)}"
     if value.startswith("[") and value.endswith("]"):
         return f"{key}=[{_quote_items(value[1:-1])}]"
     return f"{key}={_quote_items(value) if several else _quote(value)}"
