@@ -22,6 +22,8 @@ MAX_TIMES = 1_000_000
 """Number of frames whose times are remembered, the last ones."""
 MAX_GAP = 0.25
 """Seconds that an intact video may end before the duration in its header."""
+TS_PACKETS = (188, 192, 204)
+"""Bytes of a packet of an MPEG transport stream: plain, with a time stamp (Blu-ray), with error correction."""
 
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)  # FFmpeg reports every broken packet; we report once
 
@@ -183,8 +185,11 @@ class VideoReader:
             promised = float(self._video.frames / self.rate)
         if self._end < promised - MAX_GAP:
             self._note_damage(self._video_end)
-        if self._format == "mpegts" and (lost := find_hole(self._times)) is not None:
-            self._note_damage(lost)
+        if self._format == "mpegts":
+            if (lost := find_hole(self._times)) is not None:
+                self._note_damage(lost)
+            if all(self._container.size % packet for packet in TS_PACKETS):  # no index tells of the rest
+                self._note_damage(self._video_end)
 
     def _note_damage(self, seconds: float) -> None:
         self.damage = self.damage or f"damaged at {seconds:.2f} s"

@@ -43,6 +43,16 @@ def test_video_with_wrong_bytes_amid_it_is_damaged_and_read_on(tmp_path, name, c
     assert times[-1] > 4 or name.endswith((".mkv", ".webm"))  # these are read on from the next cluster
 
 
+def test_transport_stream_that_ends_amid_a_packet_is_damaged(tmp_path):
+    path = write_video(tmp_path / "v.ts", codec="libx264", frames=100)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 188 // 2 * 188 + 100])
+    times, _, reader = read_video(path)
+    assert 10 < reader.frames_read < 90
+    assert reader.damage.startswith("damaged at ")
+    assert float(reader.damage.split()[-2]) == pytest.approx(times[-1], abs=0.11)
+
+
 def test_end_of_a_container_within_a_second_is_noticed(tmp_path):
     """Matroska holds no number of frames; its duration tells that half a second is missing."""
     path = write_video(tmp_path / "v.mkv", codec="ffv1", frames=40)
