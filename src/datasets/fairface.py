@@ -14,7 +14,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.datasets.csv_table import read_cells, require_cells
-from src.datasets.image_files import drop_copies, hash_files
+from src.datasets.image_files import drop_copies, drop_missing, hash_files
 from src.datasets.splits import content_split_without_test
 from src.labels import AGE_GROUPS, GENDERS
 
@@ -29,12 +29,16 @@ COLUMNS = ("file", "age", "gender", "race")
 MONTHS = {r"m(ar|är|rt|rz)\w*": "3", r"se[pt]\w*": "9", r"o(ct|kt|tt|ut)\w*": "10"}
 
 
-def load(folder: Path) -> pd.DataFrame:
+def load(folder: Path, only: str | None = None) -> pd.DataFrame:
     """Load the parts whose `fairface_label_*.csv` exists.
 
     The published validation part is the split `test`, all of it; the training part is split 90/10 by content into
     `train` and `val`. In these, files with equal bytes count once, and not at all where their labels disagree or they
     are in the test part too.
+
+    Args:
+        folder: The folder of FairFace.
+        only: The split that is needed. For "test" no file is hashed, and the other splits are missing if that exists.
 
     Returns:
         A table as `src.datasets` describes it, with `age_min`, `age_max` and `ethnicity`; `age` is NaN.
@@ -48,6 +52,8 @@ def load(folder: Path) -> pd.DataFrame:
             f"{_csv(folder, 'train')} not found: put FairFace there (images as train/N.jpg, val/N.jpg; see"
             " docs/data.md), or give its folder as data.image_dir"
         )
+    if only == "test" and "val" in parts:
+        return drop_missing(_read_part(folder, "val"), f"FairFace in {folder}")
     table = pd.concat([_read_part(folder, part) for part in parts], ignore_index=True)
     table = hash_files(table, f"FairFace in {folder}")
     is_test = table["split"] == "test"

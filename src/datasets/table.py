@@ -59,6 +59,7 @@ def load_table(
     image_dir: PathLike | Iterable[PathLike | None] | None = None,
     target: str = "real",
     split: str = "person",
+    only: str | None = None,
 ) -> pd.DataFrame:
     """Load one table, or several as one.
 
@@ -69,6 +70,7 @@ def load_table(
             `data/` for the names and the folder of the file for a `.csv`.
         target: Which age APPA-REAL's rows learn, `real` or `apparent`.
         split: How IMDB-WIKI is split: by `person`, so that nobody stands on both sides, or at `random`.
+        only: The split that is needed; rows of others may then be missing, where finding them takes long.
 
     Returns:
         A table of all splits, as the header of this module describes it. Missing images are counted, named and
@@ -84,7 +86,7 @@ def load_table(
     if not dbs or len(folders) != len(dbs):
         raise UserError(f"data.db must name tables and data.image_dir one folder or one for each, got {dbs}, {folders}")
     pairs = [(name, os.fspath(folder) if folder else None) for name, folder in zip(dbs, folders, strict=True)]
-    tables = {pair: _load_one(*pair, target, split) for pair in dict.fromkeys(pairs)}
+    tables = {pair: _load_one(*pair, target, split, only) for pair in dict.fromkeys(pairs)}
     parts = list(tables.values())
     for pair, count in Counter(pairs).items():
         again = tables[pair][tables[pair]["split"] == "train"]
@@ -127,10 +129,10 @@ def require_margin(table: pd.DataFrame, margin: float, name: str) -> None:
         )
 
 
-def _load_one(db: str, image_dir: PathLike | None, target: str, split: str) -> pd.DataFrame:
+def _load_one(db: str, image_dir: PathLike | None, target: str, split: str, only: str | None = None) -> pd.DataFrame:
     folder = Path(image_dir).expanduser().absolute() if image_dir else None
     if db in NAMES:
-        return _load_named(db, folder or _home(db), target, split)
+        return _load_named(db, folder or _home(db), target, split, only)
     path = Path(db).expanduser()
     if path.suffix.lower() == ".mat":
         table, origin = read_mat(path)
@@ -155,7 +157,7 @@ def _home(db: str) -> Path:
     )
 
 
-def _load_named(db: str, folder: Path, target: str, split: str) -> pd.DataFrame:
+def _load_named(db: str, folder: Path, target: str, split: str, only: str | None) -> pd.DataFrame:
     if db in imdb_wiki.DATABASES:
         return _load_imdb_wiki(db, folder, split)
     if db == "utkface":
@@ -165,7 +167,7 @@ def _load_named(db: str, folder: Path, target: str, split: str) -> pd.DataFrame:
     load = {
         "aaf": all_age_faces.load_train,
         "aaf_val": all_age_faces.load_val,
-        "fairface": fairface.load,
+        "fairface": partial(fairface.load, only=only),
         "adience": adience.load,
     }
     return load[db](folder)

@@ -49,7 +49,7 @@ def evaluate(
         JobError: no image got a prediction.
         OSError: the output cannot be written.
     """
-    table = select_split(load_table(db, image_dir), split, db)
+    table = select_split(load_table(db, image_dir, only=split), split, db)
     require_labels(table, f"{db}, {split}")
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.cli import UserError
@@ -45,6 +46,19 @@ def test_one_part_alone(tmp_path, part):
     table = fairface.load(tmp_path)
     assert len(table) == 1
     assert (table["split"] == "test").tolist() == [part == "val"]
+
+
+def test_the_published_test_part_needs_no_hash(tmp_path, monkeypatch):
+    write_part(tmp_path, "train", "30-39,Male,White,False")
+    write_part(tmp_path, "val", "3-9,Male,East Asian,False", "20-29,Female,Black,True")
+    whole = load_table("fairface", tmp_path)
+    expected = whole[whole["split"] == "test"].reset_index(drop=True)
+    monkeypatch.setattr(fairface, "hash_files", None)
+    pd.testing.assert_frame_equal(load_table("fairface", tmp_path, only="test"), expected)
+    monkeypatch.undo()
+    assert (load_table("fairface", tmp_path, only="train")["split"] != "test").any()
+    (tmp_path / "fairface_label_val.csv").unlink()
+    assert len(load_table("fairface", tmp_path, only="test")) == 1  # whoever asks can say what there is instead
 
 
 @pytest.mark.parametrize(
