@@ -35,7 +35,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
     )
-    parser.add_argument("--threshold", type=float, help="minimum score of a face (default: that of demo.py)")
+    parser.add_argument("--threshold", type=float, default=cli.THRESHOLD, help="minimum score of a face")
     parser.add_argument(
         "--max_side", type=int, default=512, metavar="N", help="shrink larger crops to this side, pixels"
     )
@@ -45,10 +45,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from src.datasets import CropSettings, crop_folder  # after parsing, so that --help answers at once
-    from src.images import THRESHOLD
 
-    threshold = THRESHOLD if args.threshold is None else args.threshold
-    settings = CropSettings(args.margin, args.min_size, threshold, args.max_side, args.main_face, args.profiles)
+    settings = CropSettings(args.margin, args.min_size, args.threshold, args.max_side, args.main_face, args.profiles)
     print("\n".join(crop_folder(args.input, args.output, args.labels, settings)))
 
 

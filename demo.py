@@ -15,13 +15,9 @@ from src import cli
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     source = parser.add_argument_group("where faces come from").add_mutually_exclusive_group()
-    source.add_argument(
-        "--camera", help="index or device of a camera, address of a stream, or a video file (default: 0)"
-    )
+    source.add_argument("--camera", default="0", help="index or device of a camera, address of a stream, or video file")
     source.add_argument(
         "--image_dir", type=Path, metavar="DIR", help="folder of images, with its subfolders, or one image"
     )
@@ -37,12 +33,15 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of its size by which a face box grows on each side (default: the weights' own)",
     )
     detector = parser.add_argument_group("face detector")
-    detector.add_argument("--threshold", type=float, help="minimum score of a face; lower finds more (default: -0.5)")
+    detector.add_argument(
+        "--threshold", type=float, default=cli.THRESHOLD, help="minimum score of a face; lower finds more"
+    )
     detector.add_argument(
         "--upsample",
         type=lambda text: text if text == "auto" else int(text),
         choices=("auto", 0, 1, 2, 3),
-        help="search at 2^N times the size, for small faces (default: auto, 0 and where nothing is found 1)",
+        default="auto",
+        help="search at 2^N times the size, for small faces; auto: 0, and 1 where nothing is found",
     )
     detector.add_argument(
         "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
@@ -50,7 +49,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     detector.add_argument(
         "--max_side",
         type=lambda text: text if text == "auto" else int(text),
-        help="longest side of the searched copy, pixels (default: auto, 640, and larger for panoramas and groups)",
+        default="auto",
+        help="longest side of the searched copy, pixels; auto: 640, and larger for panoramas and groups",
     )
     return parser.parse_args(arguments)
 

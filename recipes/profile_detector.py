@@ -8,7 +8,7 @@ python recipes/profile_detector.py --faces data/FairFace --photos data/All-Age-F
    the nuclear norm of each feature plane (King, arXiv 1502.00046), which makes the filters fast.
 3. False boxes in photos whose faces are blurred, and boxes off the face in the crops, join the negatives; again from 2.
 4. Each filter is cut to its largest singular values, and `--shift`, chosen on validation rows with
-   `benchmarks/detection.py`, makes `src.images.THRESHOLD` right for it. The file holds dlib's five detectors, the
+   `benchmarks/detection.py`, makes `src.cli.THRESHOLD` right for it. The file holds dlib's five detectors, the
    filters and their mirror images.
 
 Learns from rows of the split `train` only. Takes about 10 minutes of one core.

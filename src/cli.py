@@ -19,11 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 """The folder of the scripts; `data/`, `meta/`, `checkpoints/` ... are found from here."""
 
 
+THRESHOLD = -0.5
+"""Minimum score of a face, unless a script is told another one; see `src.images.FaceDetector`."""
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Show a script's docstring as it is written, and the defaults of its options."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        shown = action.default is not None and not isinstance(action.default, bool)
+        return super()._get_help_string(action) if shown else action.help
 
 
 class UserError(Exception):
@@ -114,6 +119,11 @@ def _missing(error: ImportError) -> str:
         f"a system library of {error.name or 'a package'} is missing ({error}); "
         "on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0"
     )
+
+
+def one_line(error: object, length: int = 200) -> str:
+    """Return the beginning of an exception's message on one line, or the name of its class where it has none."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def fail(message: object, code: int) -> int:

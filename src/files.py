@@ -1,13 +1,14 @@
-"""Files and threads: write a file in one step, hash one, work in order on all cores."""
+"""Files and threads: write a file in one step, append lines, hash, work in order on all cores."""
 
 import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from src.cli import Progress
 
@@ -47,6 +48,37 @@ def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         part.unlink(missing_ok=True)
 
 
+def append_lines(path: Path, text: str, errors: str = "strict") -> None:
+    """Append to a file that ends with a whole line; the torn line of a killed run is ended first.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(text.encode("utf-8", errors))
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the values of a file with one JSON text per line, without torn lines of killed runs; a file may miss."""
+    with suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold other line ends
+            with suppress(ValueError):
+                yield json.loads(line)
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size and the time of its last change in nanoseconds; zeros for one that cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def file_hash(path: str | os.PathLike, algorithm: str) -> str:
     """Hash the bytes of a file, as hexadecimal digits.
 
@@ -74,15 +106,22 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], label
         return list(Progress(pool.map(function, items), len(items), "files", label))
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Compute `map(function, items)` in threads, in order; only a few results wait, so memory stays flat."""
-    workers = os.cpu_count() or 1
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, ahead: int = 16
+) -> Iterator[Result]:
+    """Compute `map(function, items)` in threads, in order; memory stays flat.
+
+    Args:
+        workers: Threads, by default one per core.
+        ahead: Maximum results per thread that wait.
+    """
+    workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 16 * workers:
+            if len(waiting) > ahead * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

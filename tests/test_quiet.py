@@ -16,7 +16,7 @@ def import_package(tmp_path: Path, body: str, after: str = "") -> subprocess.Com
     (tmp_path / "noisy.py").write_text(f"import os, sys, threading\ndef log(x): os.write(2, x.encode())\n{body}\n")
     script = f"""
 import sys
-from src.quiet import QuietImport
+from src import QuietImport
 sys.meta_path.insert(0, QuietImport("noisy"))
 sys.path.insert(0, {str(tmp_path)!r})
 import noisy
@@ -56,7 +56,7 @@ def test_a_missing_package_is_missing(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes a descriptor as a shell does")
 def test_without_stderr(tmp_path):
-    script = "import os; os.close(2)\nfrom src.quiet import held_stderr\nwith held_stderr(): print('done')"
+    script = "import os; os.close(2)\nfrom src import held_stderr\nwith held_stderr(): print('done')"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     assert done.stdout == "done\n"
 

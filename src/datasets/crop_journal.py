@@ -6,13 +6,13 @@ loses only the photos that it was at.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from src.cli import UserError
-from src.files import write_whole
+from src.files import append_lines, read_json_lines, write_whole
 
 FILE_NAME = "crop_faces.jsonl"
 
@@ -33,7 +33,7 @@ class Record:
     """
 
     name: str
-    stamp: list[int]
+    stamp: Sequence[int]
     labelled: bool
     sha256: str
     stem: str
@@ -63,29 +63,26 @@ class Journal:
     """
 
     def __init__(self, folder: Path, settings: dict):
-        self.folder = folder
+        self.folder, self._path = folder, folder / FILE_NAME
         self.outdated: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE_NAME
-        self.records = {record.name: record for record in _read(path, settings)} if path.exists() else {}
-        if not path.exists() and (others := [name for name in os.listdir(folder) if not name.startswith(".")]):
+        if not self._path.exists() and (others := [name for name in os.listdir(folder) if not name.startswith(".")]):
             raise UserError(f"-o must be a new folder, got {folder} with {others[0]} in it")
-        lines = [json.dumps(settings), *(json.dumps(asdict(record)) for record in self.records.values())]
-        with write_whole(path) as part:  # without the half line of a run that was killed
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self.records = {record.name: record for record in _read(self._path, settings)}
+        lines = [settings, *map(asdict, self.records.values())]
+        with write_whole(self._path) as part:  # without the torn line of a run that was killed
+            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
-    def is_done(self, name: str, stamp: list[int] | None, labelled: bool) -> bool:
+    def is_done(self, name: str, stamp: tuple[int, int], labelled: bool) -> bool:
         """Tell whether the photo is unchanged since it was read, and its crops are there."""
         record = self.records.get(name)
-        if record is None or (record.stamp, record.labelled) != (stamp, labelled):
+        if record is None or (*record.stamp, record.labelled) != (*stamp, labelled):
             return False
         return all((self.folder / crop).is_file() for crop in record.crops)
 
     def add(self, record: Record) -> None:
         """Add a record; delete crops of an older record of the same photo that the new one lacks."""
-        self._file.write(json.dumps(asdict(record)) + "\n")
-        self._file.flush()
+        append_lines(self._path, json.dumps(asdict(record)) + "\n")
         old = self.records.get(record.name)
         self.records[record.name] = record
         if old:
@@ -103,49 +100,23 @@ class Journal:
         for name in names:
             if name not in stems:
                 whole = name.lstrip()  # readers of tables strip cells
-                candidates = [PurePosixPath(whole).with_suffix("").as_posix(), whole]
-                free = (stem for stem in candidates if stem.casefold() not in taken)
                 numbered = (f"{whole}~{number}" for number in count(2))
-                stem = next(free, None) or next(stem for stem in numbered if stem.casefold() not in taken)
-                stems[name] = stem
-                taken.add(stem.casefold())
+                candidates = chain([PurePosixPath(whole).with_suffix("").as_posix(), whole], numbered)
+                stems[name] = next(stem for stem in candidates if stem.casefold() not in taken)
+                taken.add(stems[name].casefold())
         return stems
 
-    def close(self) -> None:
-        self._file.close()
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def file_stamp(path: Path) -> list[int] | None:
-    """Return size in bytes and time of the last change in nanoseconds; None where there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _read(path: Path, settings: dict) -> Iterable[Record]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        old = json.loads(lines[0])
-        if not isinstance(old, dict):
-            raise ValueError("no settings")
-    except ValueError as error:
-        raise UserError(f"{path} must have the settings in its first line, got {lines[0]!r}: delete it") from error
+def _read(path: Path, settings: dict) -> Iterator[Record]:
+    if not path.exists():
+        return
+    old, *records = [*read_json_lines(path)] or [None]
+    if not isinstance(old, dict) or "margin" not in old:
+        raise UserError(f"{path} must have the settings in its first line, got another: delete it")
     for key, value in settings.items():
         if old.get(key) != value:
             raise UserError(
                 f"{key} must be {old.get(key)} as for the crops that are in {path.parent}, got {value}:"
                 " choose another -o, or delete that folder"
             )
-    for line in lines[1:]:
-        try:
-            yield Record(**json.loads(line))
-        except (ValueError, TypeError):  # the last line of a killed run
-            continue
+    yield from (Record(**record) for record in records)

@@ -9,11 +9,9 @@ The output folder holds
 """
 
 import errno
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,8 +20,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.cli import JobError, Progress, UserError
-from src.datasets.crop_journal import Journal, Record, file_stamp
+from src.cli import THRESHOLD, JobError, Progress, UserError
+from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
     Photo,
     faces_table,
@@ -33,9 +31,8 @@ from src.datasets.crop_tables import (
     read_photos,
 )
 from src.datasets.csv_table import write_csv
-from src.files import file_sha256
+from src.files import file_sha256, file_stamp, map_ahead
 from src.images import (
-    THRESHOLD,
     Box,
     FaceDetector,
     FoundImages,
@@ -51,8 +48,6 @@ from src.images import (
 FACES, NOT_USED = "faces.csv", "not_used.csv"
 NO_FACE, SEVERAL, NO_MAIN_FACE = "no face", "several faces", "several faces, none clearly the main one"
 UNREADABLE, CONTRADICTING = "unreadable", "labelled twice, differently"
-SUBMITTED = 4096
-"""Photos that are submitted to the threads at once; each costs some memory while it waits."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,7 @@ def crop_folder(
     """
     settings = settings or CropSettings()
     _check(input_dir, output_dir, settings)
-    contradicting: list[str] = []
-    found = FoundImages(input_dir)
+    found, contradicting = FoundImages(input_dir), list[str]()
     if labels is None:
         photos, found = find_photos(input_dir, output_dir)
     else:
@@ -105,17 +99,16 @@ def crop_folder(
     unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, (CONTRADICTING, ""))
     failed = dict(found.unreadable)
     unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}
-    with Journal(output_dir, {"input": str(input_dir.resolve()), **asdict(settings)}) as journal:
-        filled_in = read_filled_in(output_dir / FACES)
-        try:
-            _crop_new(photos, journal, settings, unused, failed)
-        finally:
-            records = _current_records(photos, journal, unused)
-            filled_in = filled_in.drop(index=journal.outdated, errors="ignore")
-            faces = faces_table(photos, records, filled_in, settings.margin)
-            not_used = not_used_table(records, unused)
-            write_csv(faces, output_dir / FACES)
-            write_csv(not_used, output_dir / NOT_USED)
+    journal = Journal(output_dir, {"input": str(input_dir.resolve()), **asdict(settings)})
+    filled_in = read_filled_in(output_dir / FACES)
+    try:
+        _crop_new(photos, journal, settings, unused, failed)
+    finally:
+        records = _current_records(photos, journal, unused)
+        filled_in = filled_in.drop(index=journal.outdated, errors="ignore")
+        faces, not_used = faces_table(photos, records, filled_in, settings.margin), not_used_table(records, unused)
+        write_csv(faces, output_dir / FACES)
+        write_csv(not_used, output_dir / NOT_USED)
     if not records:
         raise JobError(f"none of {len(photos):,} photos could be read, see {output_dir / NOT_USED}")
     lines = [*_summary(faces, not_used, len(photos) + len(contradicting), output_dir), *found.notes()]
@@ -233,14 +226,7 @@ def _crop_all(
         except ImageError as error:
             return error
 
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        starts = range(0, len(photos), SUBMITTED)
-        results = (result for start in starts for result in pool.map(crop, photos[start : start + SUBMITTED]))
-        progress = Progress(results, len(photos), "photos", "crop")
-        yield from zip(photos, progress, strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from zip(photos, Progress(map_ahead(crop, photos), len(photos), "photos", "crop"), strict=True)
 
 
 def _crop_one(photo: Photo, stem: str, output_dir: Path, detector: FaceDetector, settings: CropSettings) -> Record:
@@ -249,7 +235,7 @@ def _crop_one(photo: Photo, stem: str, output_dir: Path, detector: FaceDetector,
     chosen, reason = choose_faces(boxes, image.shape[:2], settings.main_face, photo.labelled)
     cuts = [cut_face(image, box, settings.margin, settings.max_side) for box in chosen]
     sha256 = file_sha256(photo.path)
-    if sha256 is None or stamp is None:
+    if sha256 is None:
         raise ImageError("the file has gone")
     inner = [list(box) for _, box in cuts]
     record = Record(photo.name, stamp, photo.labelled, sha256, stem, inner, len(boxes), reason)

@@ -2,9 +2,7 @@
 
 import errno
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import numpy as np
 from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
 from src.demo.prediction_files import PredictionFiles, count_rows, names_in_json
-from src.demo.results import Result, Results, file_stamp, root_hash
+from src.demo.results import Result, Results, root_hash
 from src.demo.window import Window
+from src.files import file_stamp, map_ahead
 from src.images import EXTENSIONS, FoundImages, ImageError, find_images, read_image, write_image
 from src.inference import LabelledImage, Predictor
 
@@ -124,14 +123,16 @@ def run_folder_to_files(
         stale = results.outdated(root, chosen) if len(found.paths) > 1 else set()
         replaced = {result.name for result, _ in todo} | stale
         files = PredictionFiles(results, replaced, with_json)
-        with ImageWriter(output_dir, summary) as writer:
-            by_name = {result.name: result for result, _ in todo}
-            images = predictor.predict_images(
-                [(result.name, (result.name, path)) for result, path in todo], _reader(summary)
-            )
-            for labelled in Progress(_readable(images, summary), len(todo), "images"):
-                files.write(by_name[labelled.name], labelled.predictions)
-                writer.write(by_name[labelled.name], labelled)
+        by_name = {result.name: result for result, _ in todo}
+
+        def write(labelled: LabelledImage) -> LabelledImage:
+            write_drawn(output_dir / by_name[labelled.name].file, labelled, summary)
+            return labelled
+
+        items = [(result.name, (result.name, path)) for result, path in todo]
+        images = _readable(predictor.predict_images(items, _reader(summary)), summary)
+        for labelled in Progress(map_ahead(write, images, workers=2, ahead=2), len(todo), "images"):
+            files.write(by_name[labelled.name], labelled.predictions)
     summary.check()
     return summary
 
@@ -174,40 +175,17 @@ def output_name(name: str) -> str:
     return name if ending in EXTENSIONS - UNWRITABLE else f"{name}.png"
 
 
-class ImageWriter:
-    """Draw and write annotated images in threads; at most two per thread are waiting."""
-
-    def __init__(self, output_dir: Path, summary: Summary, workers: int = 2):
-        self.output_dir, self.summary = output_dir, summary
-        self._pool = ThreadPoolExecutor(workers)
-        self._waiting: deque[Future] = deque()
-        self._limit = 2 * workers
-
-    def write(self, result: Result, labelled: LabelledImage) -> None:
-        """Take over an image; raises the JobError of an earlier one after which none can be written."""
-        self._waiting.append(self._pool.submit(self._write, result, labelled))
-        while len(self._waiting) > self._limit:
-            self._waiting.popleft().result()
-
-    def _write(self, result: Result, labelled: LabelledImage) -> None:
-        path = self.output_dir / result.file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, draw_predictions(labelled.image, labelled.predictions))
-        except OSError as error:
-            if error.errno not in OWN_ERRORS:
-                raise JobError(f"cannot write {path}: {error.strerror}; then resume with --skip_existing") from error
-            self.summary.failed[result.name] = f"cannot write {path}: {error.strerror}"
-            _warn(result.name, f"cannot write {path}: {error.strerror}")
-
-    def __enter__(self) -> "ImageWriter":
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            for future in self._waiting:
-                future.result()
+def write_drawn(path: Path, labelled: LabelledImage, summary: Summary) -> None:
+    """Draw and write an annotated image; raise `JobError` where none could be written, else note what failed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, draw_predictions(labelled.image, labelled.predictions))
+    except OSError as error:
+        reason = f"cannot write {path}: {error.strerror}"
+        if error.errno not in OWN_ERRORS:
+            raise JobError(f"{reason}; then resume with --skip_existing") from error
+        summary.failed[labelled.name] = reason
+        _warn(labelled.name, reason)
 
 
 def _reader(summary: Summary) -> Callable[[tuple[str, Path]], np.ndarray]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.cli import UserError
-from src.demo.results import Result, Results, append_lines
-from src.files import write_whole
+from src.demo.results import Result, Results
+from src.files import append_lines, read_json_lines, write_whole
 from src.inference import Prediction
 
 CSV_NAME = "predictions.csv"
@@ -44,7 +44,7 @@ class PredictionFiles:
         with results.lock:
             _replace(self._csv, _csv_text([CSV_HEADER, *_other_rows(self._csv, replaced)]), FILE_NAMES)
             if with_json or self._json.exists():
-                _replace(self._json, "".join(_other_lines(self._json, replaced)), "backslashreplace")
+                _replace(self._json, _json_text(_other_lines(self._json, replaced)), "backslashreplace")
 
     def write(
         self,
@@ -100,7 +100,7 @@ def json_line(
         for prediction in predictions
     ]
     moment = {} if frame is None else {"frame": frame, "time": round(time or 0.0, 3)}
-    return json.dumps({"image": image, **moment, "faces": faces}, ensure_ascii=False) + "\n"
+    return _json_text([{"image": image, **moment, "faces": faces}])
 
 
 def count_rows(folder: Path) -> Counter[str]:
@@ -110,7 +110,7 @@ def count_rows(folder: Path) -> Counter[str]:
 
 def names_in_json(folder: Path) -> set[str]:
     """Return the names that have a line in `predictions.jsonl`."""
-    return {json.loads(line)["image"] for line in _other_lines(folder / JSON_NAME, set())}
+    return {line["image"] for line in _other_lines(folder / JSON_NAME, set())}
 
 
 def _csv_text(rows: Iterable[Sequence]) -> str:
@@ -140,14 +140,10 @@ def _other_rows(path: Path, without: set[str]) -> list[list[str]]:
         return [[*row, *empty] for row in rows if len(row) == len(header) and row[0] not in without]
 
 
-def _other_lines(path: Path, without: set[str]) -> list[str]:
-    if not path.exists():
-        return []
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold other line ends
-        try:
-            if json.loads(line)["image"] not in without:
-                kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):  # the last line of a stopped run
-            continue
-    return kept
+def _other_lines(path: Path, without: set[str]) -> list[dict]:
+    lines = (line for line in read_json_lines(path) if isinstance(line, dict) and "image" in line)
+    return [line for line in lines if line["image"] not in without]
+
+
+def _json_text(lines: Iterable[dict]) -> str:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

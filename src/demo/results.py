@@ -8,14 +8,15 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
+from itertools import count, starmap
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
 from src.cli import UserError
+from src.files import append_lines, read_json_lines
 
 STATE = ".demo"
 SOURCES = "sources.jsonl"
@@ -132,39 +133,10 @@ class Results:
         raise AssertionError("unreachable: there is always another number")
 
     def _read(self) -> dict[str, Result]:
-        results = {}
-        with suppress(FileNotFoundError):
-            for line in self._path.read_text("utf-8").split("\n"):
-                with suppress(ValueError, TypeError):  # the torn line of a killed run
-                    result = Result(*json.loads(line))
-                    results[result.name] = result
-        return results
+        return {result.name: result for result in starmap(Result, read_json_lines(self._path))}
 
     def _append(self, results: Iterable[Result]) -> None:
         append_lines(self._path, "".join(json.dumps(result) + "\n" for result in results))
-
-
-def append_lines(path: Path, text: str, errors: str = "strict") -> None:
-    """Append to a file that ends with a whole line; the torn line of a killed run is ended first.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    with path.open("ab+") as file:
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(text.encode("utf-8", errors))
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size and the time of its last change; zeros for one that cannot be reached."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def root_hash(root: str | Path) -> str:

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.cli import JobError, UserError
+from src.cli import THRESHOLD, JobError, UserError
 from src.demo.folder import Summary, find_input, run_folder_in_window, run_folder_to_files
 from src.demo.window import Window, check_display
-from src.images import THRESHOLD, FaceDetector, check_margin
+from src.images import FaceDetector, check_margin
 from src.inference import Predictor
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from src.images import Box, box_area, shared_area
+from src.images import Box, overlap
 from src.inference import Prediction
 
 SAME_FACE = 0.3
@@ -54,12 +54,6 @@ class Tracker:
         new = [Track(*predictions[index]) for index in range(len(predictions)) if index not in matched.values()]
         self._tracks = kept + new
         return [Prediction(track.box, track.age, track.male_probability) for track in self._tracks]
-
-
-def overlap(box: Box, other: Box) -> float:
-    """Compute the intersection over union of two boxes, 0..1."""
-    shared = shared_area(box, other)
-    return shared / (box_area(box) + box_area(other) - shared)
 
 
 def _follow(track: Track, new: Prediction) -> None:

@@ -8,10 +8,11 @@ from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
 from src.demo.folder import find_done
 from src.demo.prediction_files import PredictionFiles
-from src.demo.results import RECORDING, Result, Results, file_stamp, root_hash
+from src.demo.results import RECORDING, Result, Results, root_hash
 from src.demo.sources import Frame, Source
 from src.demo.tracking import Tracker
 from src.demo.video_writer import VideoFile
+from src.files import file_stamp
 from src.inference import Predictor
 
 

@@ -1,5 +1,6 @@
 """The window of the demo."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,6 @@ import cv2
 import numpy as np
 
 from src.cli import UserError
-from src.demo.screen import is_black
 
 MAX_WINDOW = (1280, 720)
 """Maximum width and height of a new window, pixels of the screen."""
@@ -56,7 +56,7 @@ class Window:
         cv2.resizeWindow(self.title, max(round(shape[1] * scale), 1), max(round(shape[0] * scale), 1))
 
     def _ensure_painted(self, frame: np.ndarray) -> None:
-        """Open the window again until it shows the frame; see `src.demo.screen`."""
+        """Open the window again until it shows the frame; see `is_black`."""
         for number in range(1, MAX_OPENINGS + 1):
             deadline = time.monotonic() + number * PATIENCE
             self._handle_events(OPENING)
@@ -110,3 +110,33 @@ def check_display() -> None:
             "the demo's window requires a screen, found none; use --output_dir FOLDER to write files instead "
             "(or install opencv-python in place of its headless variant)"
         )
+
+
+def is_black(title: str) -> bool:
+    """Tell whether a window of this title is all black on an X11 screen without a window manager.
+
+    There Qt 5.15 inside OpenCV 5 sometimes loses the first events of a new window (seen: the notices of its properties,
+    of its mapping and its exposure), and then never paints it. OpenCV offers no way to ask for that. Elsewhere nothing
+    is known to go wrong, and the result is False.
+    """
+    if sys.platform != "linux" or not os.environ.get("DISPLAY"):
+        return False
+    from Xlib import X, display, error
+
+    try:
+        server = display.Display()
+    except (error.DisplayError, OSError):
+        return False
+    try:
+        screen = server.screen()
+        window = next(window for window in screen.root.query_tree().children if window.get_wm_name() == title)
+        place = window.get_geometry()
+        left, top = max(place.x, 0), max(place.y, 0)
+        width = min(place.x + place.width, screen.width_in_pixels) - left
+        height = min(place.y + place.height, screen.height_in_pixels) - top
+        pixels = screen.root.get_image(left, top, width, height, X.ZPixmap, 0xFFFFFFFF)
+        return not pixels.data.strip(b"\0")
+    except (StopIteration, error.XError):  # no such window, or nothing of it is on the screen
+        return False
+    finally:
+        server.close()

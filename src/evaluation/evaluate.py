@@ -11,9 +11,10 @@ from src.cli import ROOT, UserError
 from src.datasets import load_table
 from src.evaluation import metrics, plots
 from src.evaluation.age_groups import FAIRFACE
-from src.evaluation.predict_table import Estimator, predict_table
+from src.evaluation.predict_table import predict_table
 from src.evaluation.report import format_appa_real, format_report, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
+from src.inference import Estimator
 
 ALL = "all"
 FACE_ENDING = "_face.jpg"

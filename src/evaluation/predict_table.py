@@ -7,7 +7,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,27 +19,16 @@ from src.images import (
     BOX_COLUMNS,
     Box,
     ImageError,
-    box_area,
     crop_to_margin,
     cut_faces,
     face_region,
     find_main_face,
+    overlap,
     read_image,
     resize,
-    shared_area,
 )
+from src.inference import Estimator
 from src.labels import AGE_RANGE_COLUMNS, HEADS
-
-
-class Estimator(Protocol):
-    """What is needed of `src.inference.AgeGenderEstimator`."""
-
-    info: Any
-    batch_size: int
-
-    def describe(self) -> str: ...
-
-    def predict(self, faces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Skipped(NamedTuple):
@@ -142,13 +131,7 @@ def _prepare_face(
     found = find_main_face(boxes, image.shape[:2]) or boxes[0]
     (face,) = cut_faces(image, [found], info.margin, info.resize)
     face = resize(face, info.img_size, info.resize)
-    return Prepared(face, len(boxes), math.nan if known is None else _overlap(found, known))
-
-
-def _overlap(box: Box, other: Box) -> float:
-    """Intersection over union."""
-    shared = shared_area(box, other)
-    return shared / (box_area(box) + box_area(other) - shared)
+    return Prepared(face, len(boxes), math.nan if known is None else overlap(found, known))
 
 
 def _collect(estimator: Estimator, table: pd.DataFrame, images: Iterable[Prepared | Skipped]) -> Outcome:

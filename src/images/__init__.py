@@ -11,9 +11,10 @@ from src.images.boxes import (
     cut_faces,
     face_region,
     grow_box,
+    overlap,
     shared_area,
 )
-from src.images.detector import FRONTAL, MAX_SIDE, PROFILES, THRESHOLD, Face, FaceDetector, find_main_face
+from src.images.detector import FRONTAL, MAX_SIDE, PROFILES, Face, FaceDetector, find_main_face
 from src.images.folder import EXTENSIONS, FoundImages, find_images, list_images
 from src.images.io import (
     LARGEST_FILE,
@@ -33,7 +34,6 @@ __all__ = [
     "MAX_MARGIN",
     "MAX_SIDE",
     "PROFILES",
-    "THRESHOLD",
     "Box",
     "Face",
     "FaceDetector",
@@ -50,6 +50,7 @@ __all__ = [
     "find_main_face",
     "grow_box",
     "list_images",
+    "overlap",
     "read_at_least",
     "read_image",
     "resize",

@@ -125,3 +125,9 @@ def shared_area(box: Box, other: Box) -> int:
     width = min(box[2], other[2]) - max(box[0], other[0])
     height = min(box[3], other[3]) - max(box[1], other[1])
     return max(width, 0) * max(height, 0)
+
+
+def overlap(box: Box, other: Box) -> float:
+    """Compute the intersection over union of two boxes, 0..1."""
+    shared = shared_area(box, other)
+    return shared / (box_area(box) + box_area(other) - shared)

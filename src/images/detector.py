@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from src.cli import ROOT
+from src.cli import ROOT, THRESHOLD
 from src.images.boxes import Box, box_area, shared_area
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 FRONTAL = ROOT / "pretrained_models" / "frontal_faces.svm"
 """dlib.get_frontal_face_detector() as its `save` writes it: read in 2 ms, where dlib unpacks its own in 0.7 seconds."""
-THRESHOLD = -0.5
 MAX_SIDE = 640
 MIN_AREA = 640 * 320
 """Pixels of the copy that "auto" searches at least: a panorama gets a longer one."""

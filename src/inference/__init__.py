@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "estimator": ["AgeGenderEstimator"],  # imports Keras
-        "predictor": ["LabelledImage", "Prediction", "Predictor"],
+        "predictor": ["Estimator", "LabelledImage", "Prediction", "Predictor"],
     },
 )

@@ -36,7 +36,12 @@ class Prediction(NamedTuple):
 
 
 class Estimator(Protocol):
-    """What the demo needs of `src.inference.AgeGenderEstimator`."""
+    """What is needed of `src.inference.AgeGenderEstimator`; `Predictor` calls `predict` only."""
+
+    info: Any
+    batch_size: int
+
+    def describe(self) -> str: ...
 
     def predict(self, faces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]: ...
 

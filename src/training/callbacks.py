@@ -213,7 +213,7 @@ def draw_curves(log: pd.DataFrame, path: Path) -> None:
         axes.set(xlabel="epoch", ylabel=label, title=title)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper right")
+        axes.legend(loc="center right")
     with write_whole(path) as part:
         figure.savefig(part, dpi=120)
 

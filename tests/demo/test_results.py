@@ -1,7 +1,8 @@
 import pytest
 
 from src.cli import UserError
-from src.demo.results import RECORDING, Results, file_stamp, root_hash
+from src.demo.results import RECORDING, Results, root_hash
+from src.files import file_stamp
 
 
 def choose(folder, root, *names, stamp=(5, 7)):

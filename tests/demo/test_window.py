@@ -117,7 +117,7 @@ def test_a_black_image_is_shown_once(monkeypatch):
 
 PAINTED = """
 import sys
-from src.demo.screen import is_black
+from src.demo.window import is_black
 print(is_black("Age and gender"), is_black("No such window"))
 """
 

@@ -48,7 +48,7 @@ def test_published_names_that_are_onnx_are_checked_first(tmp_path):
 
 @pytest.mark.parametrize("use", [models.load_model, lambda path: models.load_weights_into(None, path)])
 def test_onnx_files_cannot_be_trained_on(use, tmp_path):
-    with pytest.raises(UserError, match=r"expected a \.hdf5 file"):
+    with pytest.raises(UserError, match=r"must be a \.hdf5, which can be trained on"):
         use(write(network(), tmp_path))
 
 

@@ -136,7 +136,7 @@ def test_ctrl_c_leaves_nothing(server, home, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(published, "hashes", interrupted)
+    monkeypatch.setattr(published, "file_hash", interrupted)
     with pytest.raises(KeyboardInterrupt):
         resolve(WIDE)
     assert os.listdir(home) == []
@@ -155,7 +155,7 @@ def test_error_page_is_no_weight_file(server, home):
 def test_offline_names_the_bundled_model(server, home):
     server.shutdown()
     server.server_close()
-    with pytest.raises(JobError, match=rf"received HTTP.*(refused|Failed to establish).*{published.BUNDLED}"):
+    with pytest.raises(JobError, match=rf"download .*HTTP.*(refused|Failed to establish).*{published.BUNDLED}"):
         resolve(WIDE)
     assert os.listdir(home) == []
 

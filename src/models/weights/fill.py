@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from src.cli import UserError
+from src.cli import UserError, one_line
 from src.models.backbones import IMAGENET_STD
 from src.models.weights.hdf5 import SCALING_PREFIX, FileFacts, named_for_keras
 
@@ -34,8 +34,7 @@ def fill(model: keras.Model, path: Path, facts: FileFacts) -> None:
     """
     if facts.arrays != len(model.weights):
         raise UserError(
-            f"expected weights of {model.name}, {len(model.weights)} arrays, received {path} with {facts.arrays}; "
-            "it is for another network"
+            f"{path} must have the {len(model.weights)} arrays of {model.name}, got {facts.arrays} of another network"
         )
     check_graph(model, path, facts)
     fold = needs_folding(model, path, facts)
@@ -60,8 +59,7 @@ def load_by_keras(model: keras.Model, path: Path, facts: FileFacts) -> None:
             warnings.simplefilter("ignore")  # about what the error says too
             model.load_weights(named)
     except Exception as error:  # Keras has several readers
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"expected weights of {model.name}, received {path} of another network: {reason}") from error
+        raise UserError(f"{path} is for another network than {model.name}: {one_line(error, 300)}") from error
 
 
 def check_values(model: keras.Model, path: Path) -> None:
@@ -69,9 +67,9 @@ def check_values(model: keras.Model, path: Path) -> None:
     for variable in model.weights:
         value = keras.ops.convert_to_numpy(variable)
         if not np.isfinite(value).all():
-            raise UserError(f"{path}, {variable.path}: expected finite numbers, received NaN or infinity")
+            raise UserError(f"{path}, {variable.path}: weights must be finite, got NaN or infinity")
         if "variance" in variable.name and value.min(initial=0) < 0:
-            raise UserError(f"{path}, {variable.path}: expected variances, received values below 0")
+            raise UserError(f"{path}, {variable.path}: variances must be >= 0, got {value.min():g}")
 
 
 def check_graph(model: keras.Model, path: Path, facts: FileFacts) -> None:
@@ -81,7 +79,7 @@ def check_graph(model: keras.Model, path: Path, facts: FileFacts) -> None:
     foreign = [name for name in facts.layer_names if name.startswith(("rescaling", "normalization", "tf.", "tf_op"))]
     if foreign:
         raise UserError(
-            f"expected {model.name} with this project's scaling of pixels or without any, received {path} with "
+            f"{path} must scale pixels as this project's {model.name} does or not at all, got the layer "
             f"{foreign[0][:80]!r}; save the weights of the network without it"
         )
 
@@ -117,8 +115,8 @@ def check_factors(path: Path, factors: Sequence[Sequence[float]]) -> None:
     for scale in factors:
         if len(scale) != len(EXTRA_RESCALING) or not np.allclose(scale, EXTRA_RESCALING, rtol=1e-4):
             raise UserError(
-                f"expected EfficientNet's own scaling of pixels, received {path} with the factors "
-                f"{str(scale)[:80]}; save the weights of the network without it"
+                f"{path} must scale pixels as EfficientNet does, got the factors {str(scale)[:80]}; "
+                "save the weights of the network without it"
             )
 
 

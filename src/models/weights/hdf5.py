@@ -25,7 +25,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from src.cli import UserError
+from src.cli import UserError, one_line
 from src.models.weights.info import ATTRIBUTE
 from src.models.weights.published import check_regular
 
@@ -98,9 +98,9 @@ def read_facts(path: Path, content: bool = False) -> FileFacts:
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise nearly anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"expected a weight file (.hdf5, .h5, .weights.h5, .keras), received {path}, which cannot be read: {reason}"
+            f"the weight file must be a .hdf5, .h5, .weights.h5 or .keras, got {path}, which cannot be read: "
+            f"{one_line(error)}"
         ) from error
 
 
@@ -188,8 +188,8 @@ def refuse_code(path: Path, layers: list[dict], names: list[str]) -> None:
     code += [name for name in names if name.startswith("lambda")]
     if code:
         raise UserError(
-            f"expected a network of Keras' own layers, received {path} with {code[0][:80]!r}, whose code is "
-            "never run; save the weights of the network without it"
+            f"{path} must be of Keras' own layers, got {code[0][:80]!r}, whose code is never run; "
+            "save the weights of the network without it"
         )
 
 
@@ -298,7 +298,7 @@ def member(group: h5py.Group, name: str, kind: type) -> Any:
 def check_array(dataset: h5py.Dataset) -> None:
     """Raise `ValueError` unless an array contains plain numbers, in the file, and not more than fit into it."""
     if dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8:
-        raise ValueError(f"expected numbers in {dataset.name}, received {dataset.dtype!s:.40}")
+        raise ValueError(f"{dataset.name} must hold numbers, got {dataset.dtype!s:.40}")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the numbers of {dataset.name} lie in another file")
     properties = dataset.id.get_create_plist()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from src.cli import UserError
+from src.cli import UserError, one_line
 from src.labels import GENDERS, HEADS
 
 ATTRIBUTE = "age_gender"
@@ -77,16 +77,14 @@ def parse_json(text: str, path: Path) -> WeightsInfo:
         values = json.loads(text)
         version = values.pop("format_version")
         if version != FORMAT_VERSION:
-            raise UserError(f"expected format version {FORMAT_VERSION}, received {version!r:.20} in {path}; update")
+            raise UserError(f"the format version of {path} must be {FORMAT_VERSION}, got {version!r:.20}; update")
         values["gender_order"] = tuple(values["gender_order"])
         values["heads"] = tuple(values.get("heads", HEADS))
         info = WeightsInfo(**values)
         check_info(info)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"expected a description of the network in the attribute {ATTRIBUTE!r} of {path}, received {reason}; "
-            "the file is damaged"
+            f"the attribute {ATTRIBUTE!r} of {path} must describe the network, got {one_line(error)}"
         ) from error
     checked_size(info.img_size, path)
     return info
@@ -132,7 +130,6 @@ def checked_size(img_size: int, path: Path) -> int:
     """Raise `UserError` unless a network for images of that size fits into memory."""
     if not MIN_SIZE <= img_size <= MAX_SIZE:
         raise UserError(
-            f"expected an input of {MIN_SIZE} to {MAX_SIZE} pixels, received {str(img_size)[:20]} in {path}; "
-            "use another file"
+            f"the input of {path} must have {MIN_SIZE} to {MAX_SIZE} pixels per side, got {str(img_size)[:20]}"
         )
     return img_size

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from src.cli import UserError
+from src.cli import UserError, one_line
 from src.labels import AGE_CLASSES, GENDERS
 from src.models.weights.info import ATTRIBUTE, WeightsInfo, parse_json, to_json
 
@@ -84,8 +84,8 @@ def write_info(path: Path, info: WeightsInfo) -> None:
 def no_description(path: Path) -> UserError:
     """Make the error for an ONNX file of another origin."""
     return UserError(
-        f"expected an ONNX file that export.py wrote, with {ATTRIBUTE!r} in its metadata, got {path} without; "
-        "export the .hdf5 file anew"
+        f"an ONNX weight file must be one that export.py wrote, got {path} without {ATTRIBUTE!r} in its metadata; "
+        "export the .hdf5 file again"
     )
 
 
@@ -125,8 +125,7 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
 
 def unreadable(path: Path, error: Exception) -> UserError:
     """Make the error for a file that a library refuses."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"expected an ONNX weight file, got {path}, which cannot be read: {reason}")
+    return UserError(f"the weight file must be ONNX by its name, got {path}, which cannot be read: {one_line(error)}")
 
 
 def check_signature(session: onnxruntime.InferenceSession, info: WeightsInfo, path: Path) -> None:
@@ -144,7 +143,7 @@ def check_signature(session: onnxruntime.InferenceSession, info: WeightsInfo, pa
     for what, ours, theirs in zip(("input", "outputs"), expected, found, strict=True):
         if ours != theirs:
             text = str([shape for _, shape in ours]).replace("None", "n")
-            raise UserError(f"expected the {what} float32 {text} in {path}, got {str(theirs)[:200]}")
+            raise UserError(f"the {what} of {path} must be float32 {text}, got {str(theirs)[:200]}")
 
 
 def validate(path: Path) -> None:
@@ -164,7 +163,7 @@ def validate(path: Path) -> None:
         # At run time a shape may be another than the declared one. NaN fails every comparison.
         good = output.shape == (TRIAL_BATCH, classes) and output.min() >= 0
         if not (good and np.abs(output.sum(axis=1) - 1).max() < 0.01):
-            raise UserError(f"expected {classes} probabilities of {path}, got others; the file is damaged")
+            raise UserError(f"{path} must give {classes} probabilities, got other numbers; the file is damaged")
 
 
 def parse(path: Path) -> Any:
@@ -219,7 +218,7 @@ def check_structure(model: Any, path: Path) -> None:
             check_tensor(tensor)
     except ValueError as error:
         raise UserError(
-            f"expected a network of ONNX's own operators with all values in the file, got {path} with {error}"
+            f"{path} must consist of ONNX's own operators and hold all values itself, got {error}"
         ) from error
 
 

@@ -1,13 +1,13 @@
 """Weight files known by name: the bundled ones, and published ones with their download."""
 
 import dataclasses
-import hashlib
 import logging
 import os
 import sys
 from pathlib import Path
 
-from src.cli import ROOT, JobError, UserError
+from src.cli import ROOT, JobError, UserError, one_line
+from src.files import file_hash
 
 BUNDLED = "EfficientNetLite0_128"
 """Name of the default weights in `pretrained_models/`: `.hdf5`, and the same as `.onnx`."""
@@ -60,7 +60,7 @@ def bundled(ending: str = ".onnx") -> Path:
     if ending == ".onnx" and not path.exists():
         return bundled(".hdf5")
     if not path.is_file():
-        raise UserError(f"expected the bundled weights {path}, received no such file; name others with --weight_file")
+        raise UserError(f"the bundled weights {path} are missing; name others with --weight_file")
     return path
 
 
@@ -74,49 +74,27 @@ def find_by_content(path: Path) -> str | None:
     """Find the name of the published file with the same bytes; None if there is none."""
     if path.stat().st_size > MAX_HASHED:
         return None
-    md5, sha256 = hashes(path)
-    for name, published in PUBLISHED.items():
-        if published.md5 == md5 or remembered_sha256(folder() / name) == sha256:
-            return name
-    return None
-
-
-def hashes(path: Path) -> tuple[str, str]:
-    """Compute MD5 and SHA-256 of a file, in hexadecimal."""
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            md5.update(block)
-            sha256.update(block)
-    return md5.hexdigest(), sha256.hexdigest()
+    own = {f"{algorithm}:{file_hash(path, algorithm)}" for algorithm in ("md5", "sha256")}
+    return next((name for name in PUBLISHED if known_hash(name) in own), None)
 
 
 def known_hash(name: str) -> str | None:
-    """Return `ALGORITHM:HASH` of a published file, or None if neither the table nor a note has it."""
-    md5, sha256 = PUBLISHED[name].md5, remembered_sha256(folder() / name)
-    return f"md5:{md5}" if md5 else f"sha256:{sha256}" if sha256 else None
-
-
-def note_path(path: Path) -> Path:
-    """Return the path of the note with the SHA-256 of a download, in the format of `sha256sum`."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def remembered_sha256(path: Path) -> str | None:
-    """Return the SHA-256 of the first download of a file, or None."""
+    """Return `ALGORITHM:HASH` of a published file: the table's, or that of the first download, or None."""
+    if md5 := PUBLISHED[name].md5:
+        return f"md5:{md5}"
     try:
-        words = note_path(path).read_text(encoding="utf-8", errors="replace").split()
+        words = (folder() / f"{name}.sha256").read_text(encoding="utf-8", errors="replace").split()
     except OSError:
         return None
-    return words[0].lower() if words else None
+    return f"sha256:{words[0].lower()}" if words else None
 
 
 def fetch(name: str) -> Path:
     """Return the local path of a published file, downloading it if missing.
 
     The download goes to a temporary file and gets its name only when it is whole: its hash is the known one, or, where
-    none is known, it opens as HDF5 (which knows its own length); its SHA-256 is then printed and remembered. A file
-    that is there already is never replaced.
+    none is known, it opens as HDF5 (which knows its own length); its SHA-256 is then printed and noted beside it, in
+    the format of `sha256sum`. A file that is there already is never replaced.
 
     Args:
         name: A key of `PUBLISHED`.
@@ -126,61 +104,43 @@ def fetch(name: str) -> Path:
     """
     import pooch
 
-    target = folder() / name
+    target, known = folder() / name, known_hash(name)
     if target.exists():
         return target
-    published = PUBLISHED[name]
-    known = known_hash(name)
-    address = ADDRESS.format(release=published.release, name=name)
+    address = ADDRESS.format(release=PUBLISHED[name].release, name=name)
     print(f"downloading {address} to {target}", file=sys.stderr)
     pooch.get_logger().setLevel(logging.ERROR)
-    download = Download()
+    received: list[str] = []
+
+    def download(url: str, output_file: str, _: object) -> None:
+        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
+        hashes = " and ".join(f"{kind} {file_hash(output_file, kind)}" for kind in ("md5", "sha256"))
+        received.append(f"got {Path(output_file).stat().st_size} other bytes with {hashes}")
+        check_hdf5(output_file)
+
     try:
         pooch.retrieve(address, known_hash=known, fname=name, path=target.parent, downloader=download)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:  # requests, urllib3, pooch and the disk each raise their own
-        raise JobError(failure(name, known, download, error)) from error
+        reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps urllib3 wraps why
+        what = f"{name} with {known}" if known else name
+        raise JobError(
+            f"could not download {what}: {', '.join(received) or one_line(reason)}; nothing was kept. Try again, put "
+            f"the file into {folder()} yourself, or use the bundled model ({BUNDLED}) by leaving --weight_file away"
+        ) from error
     target.chmod(0o644)  # pooch's temporary files are for their owner only
-    if published.md5 is None:
-        print(f"SHA-256 of {name}: {download.sha256} (remembered in {note_path(target)})", file=sys.stderr)
-        note_path(target).write_text(f"{download.sha256}  {name}\n", encoding="utf-8")
+    if known is None:
+        note, sha256 = target.with_name(f"{name}.sha256"), file_hash(target, "sha256")
+        print(f"SHA-256 of {name}: {sha256} (remembered in {note})", file=sys.stderr)
+        note.write_text(f"{sha256}  {name}\n", encoding="utf-8")
     return target
 
 
-class Download:
-    """Downloader for pooch with a progress bar that keeps what it received."""
+def check_hdf5(path: str) -> None:
+    """Raise `OSError` unless a file is HDF5 and whole."""
+    import h5py
 
-    size: int | None = None
-    md5 = sha256 = ""
-
-    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
-        import pooch
-
-        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
-        path = Path(output_file)
-        self.size = path.stat().st_size
-        self.md5, self.sha256 = hashes(path)
-        import h5py
-
-        if not h5py.is_hdf5(path):
-            raise ValueError("no HDF5 file")
-        with h5py.File(path, "r"):
-            pass
-
-
-def failure(name: str, known: str | None, download: Download, error: Exception) -> str:
-    """Describe a failed download in one line, with a remedy."""
-    if download.size is None:
-        reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps urllib3 wraps why
-        received = " ".join(str(reason).split())[:200] or type(error).__name__
-    else:
-        received = f"{download.size} other bytes with MD5 {download.md5} and SHA-256 {download.sha256}"
-    expected = f" with {known}" if known else ""
-    return (
-        f"expected to download {name}{expected}, received {received}; nothing was kept. Try again, put the file into "
-        f"{folder()} yourself, or use the bundled model ({BUNDLED}) by leaving --weight_file away"
-    )
+    with h5py.File(path, "r"):
+        pass
 
 
 def resolve(weight_file: str | Path) -> Path:
@@ -196,18 +156,17 @@ def resolve(weight_file: str | Path) -> Path:
     if path.name == str(path) and path.name in PUBLISHED:
         return fetch(path.name)
     raise UserError(
-        f"expected a weight file or one of the published names {', '.join(PUBLISHED)}, received {path}, "
-        "which does not exist; check the path"
+        f"the weight file must be a path or one of the published names {', '.join(PUBLISHED)}, got {path}, "
+        "which does not exist"
     )
 
 
 def check_regular(path: Path) -> None:
     """Raise `UserError` unless the path is a regular file that is not empty."""
     if path.is_dir():
-        raise UserError(f"expected a weight file, received the folder {path}; name a file in it")
+        raise UserError(f"the weight file must be a file, got the folder {path}")
     if not path.is_file():
         what = "a symbolic link that leads nowhere" if path.is_symlink() else "no such file"
-        what = "no regular file" if path.exists() else what
-        raise UserError(f"expected a weight file, received {path}: {what}; check the path")
+        raise UserError(f"the weight file must be a file, got {path}: {'no regular file' if path.exists() else what}")
     if path.stat().st_size == 0:
-        raise UserError(f"expected a weight file, received {path}, which is empty; copy or download it again")
+        raise UserError(f"the weight file must not be empty, got {path}; copy or download it again")

@@ -30,16 +30,16 @@ def resolve(weight_file: str | Path) -> Path:
         weight_file: A path, or a name of `published.PUBLISHED`, which is downloaded when it is not there.
 
     Raises:
-        UserError: No such file, or `rehearse` refuses it.
+        UserError: No such file, or `validate` refuses it.
         JobError: A download failed.
     """
     path = published.resolve(weight_file)
     if path.parent.resolve() != ROOT / "pretrained_models" or path.stem != published.BUNDLED:
-        rehearse(path)
+        validate(path)
     return path
 
 
-def rehearse(path: Path) -> None:
+def validate(path: Path) -> None:
     """Read all of a weight file in another process, so that reading it afterwards is safe.
 
     Raises:
@@ -57,14 +57,12 @@ def rehearse(path: Path) -> None:
             command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace", timeout=limit
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"expected a weight file, received {path}, which cannot be read in {limit:.0f} s") from error
+        raise UserError(f"the weight file {path} cannot be read in {limit:.0f} s") from error
     if done.returncode == REFUSED:
         raise UserError(done.stdout.strip().replace(str(path.resolve()), str(path)))
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-        raise UserError(
-            f"expected a weight file, received {path}, on which reading ends with code {done.returncode}: {reason}"
-        )
+        raise UserError(f"reading the weight file {path} ends with code {done.returncode}: {reason}")
 
 
 def read_through(path: Path) -> None:
@@ -73,12 +71,12 @@ def read_through(path: Path) -> None:
     Raises:
         UserError: It cannot be read.
     """
-    from src.models.weights.hdf5 import read_facts
-
     if onnx.is_onnx(path):
         onnx.validate(path)
-        return
-    read_facts(path, content=True)
+    else:
+        from src.models.weights.hdf5 import read_facts
+
+        read_facts(path, content=True)
 
 
 def limit_memory(size: int) -> None:

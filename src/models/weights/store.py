@@ -12,7 +12,6 @@ import io
 import logging
 import math
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +24,7 @@ from src.files import write_whole
 from src.models.weights import onnx, published
 from src.models.weights.hdf5 import FileFacts, read_facts
 from src.models.weights.info import ATTRIBUTE, WeightsInfo, checked_size, parse_json, to_json
-from src.models.weights.published import BUNDLED, bundled
 from src.models.weights.sandbox import resolve
-
-__all__ = ["BUNDLED", "WeightsInfo", "bundled", "identify", "load_model", "load_weights_into", "save_weights"]
 
 if TYPE_CHECKING:
     import keras
@@ -68,8 +64,8 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype:
         info, versions=info.versions or library_versions(), version=info.version or src.__version__
     )
     buffer = NamedBuffer()
-    with quiet_absl():
-        model.save(buffer, include_optimizer=False)
+    logging.getLogger("absl").addFilter(is_no_advice)
+    model.save(buffer, include_optimizer=False)
     if dtype == "float16":
         buffer = halve_kernels(buffer)
     with h5py.File(buffer, "r+") as file:
@@ -147,8 +143,7 @@ def identify(weight_file: str | Path) -> WeightsInfo:
         UserError: No weight file, or its network cannot be identified.
         JobError: A download failed.
     """
-    path = resolve(weight_file)
-    return identify_path(path)
+    return identify_path(resolve(weight_file))
 
 
 def identify_path(path: Path) -> WeightsInfo:
@@ -163,13 +158,13 @@ def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
     if facts.description is not None:
         info = parse_json(facts.description, path)
         if facts.input_size is None:
-            raise UserError(f"expected a whole model in {path}, which describes itself, received weights alone")
+            raise UserError(f"{path}, which describes itself, must be a whole model, got weights alone")
     else:
         info = dataclasses.replace(identify_by_content_or_name(path), scaled=facts.has_our_scaling)
     if facts.input_size not in (None, info.img_size):
         raise UserError(
-            f"expected an input of {info.img_size} pixels, as {path} says of itself or by its name, received a graph "
-            f"for {facts.input_size}; one of the two is wrong"
+            f"{path} must have an input of {info.img_size} pixels, as it says of itself or by its name, got a graph "
+            f"for {facts.input_size}"
         )
     return info
 
@@ -200,8 +195,8 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
     match = ORIGINAL_NAME.fullmatch(path.name)
     if match is None:
         raise UserError(
-            f"expected weights of this project (with an attribute {ATTRIBUTE!r}), a published file "
-            f"({', '.join(published.PUBLISHED)}) or a name like EfficientNetB3_224_*.hdf5, received {path}; "
+            f"the weight file must be of this project (with an attribute {ATTRIBUTE!r}), a published one "
+            f"({', '.join(published.PUBLISHED)}) or named like EfficientNetB3_224_*.hdf5, got {path}; "
             "rename it to {model_name}_{img_size}_*"
         )
     model_name, img_size = match[1], checked_size(int(match[2]), path)
@@ -261,17 +256,10 @@ def refuse_onnx(path: Path) -> None:
     """Raise `UserError` for a file that only ONNX Runtime can use."""
     if onnx.is_onnx(path):
         raise UserError(
-            f"expected a .hdf5 file, which can be trained on and exported, got {path}; use that one's .hdf5"
+            f"the weight file must be a .hdf5, which can be trained on and exported, got {path}; use its .hdf5"
         )
 
 
-@contextmanager
-def quiet_absl():
-    """Suppress Keras' advice against the HDF5 layout at every save."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def is_no_advice(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is something else than Keras' advice against the HDF5 layout."""
+    return "HDF5" not in record.getMessage()
