@@ -8,20 +8,3 @@ from src.datasets.imdb_wiki import create_db as create_imdb_wiki
 from src.datasets.label_checks import BLUE, GREY, ORANGE, new_figure
 from src.datasets.table import load_table, require_crops, require_margin
 from src.datasets.utkface import create_db as create_utkface
-
-__all__ = [
-    "APPA_REAL_FOLDERS",
-    "BLUE",
-    "GREY",
-    "ORANGE",
-    "CropSettings",
-    "create_imdb_wiki",
-    "create_utkface",
-    "crop_folder",
-    "label_checks",
-    "load_appa_real",
-    "load_table",
-    "new_figure",
-    "require_crops",
-    "require_margin",
-]

@@ -138,7 +138,7 @@ def _read_or_none(path: Path) -> np.ndarray | None:
         return None
 
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#555555"
 """Okabe and Ito's, which people with any kind of color vision tell apart."""
 GENDER_COLORS = dict(zip(GENDERS, (ORANGE, BLUE), strict=True))
 

@@ -34,14 +34,23 @@ from src.datasets import adience, all_age_faces, appa_real, fairface, imdb_wiki,
 from src.datasets.csv_table import read_csv
 from src.datasets.image_files import drop_missing, locate
 from src.datasets.mat_table import read_mat
-from src.datasets.splits import content_split, content_split_without_test, person_split
+from src.datasets.splits import content_split_without_test, person_split
 from src.files import file_sha256, map_threads
 from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS
 
-__all__ = ["NAMES", "content_split", "load_table", "require_crops", "require_margin"]
-
-NAMES = ("imdb", "wiki", "utkface", "aaf", "aaf_val", "appa_real", "fairface", "adience")
+HOMES = {
+    "imdb": "data/imdb_crop",
+    "wiki": "data/wiki_crop",
+    "utkface": "data/UTKFace",
+    "aaf": "data/All-Age-Faces",
+    "aaf_val": "data/All-Age-Faces",
+    "appa_real": "appa-real/appa-real-release",
+    "fairface": "data/FairFace",
+    "adience": "data/Adience",
+}
+"""Where the images of a named table lie, unless the user says otherwise."""
+NAMES = tuple(HOMES)
 SPLIT_WAYS = ("person", "random")
 MARGIN = 0.4
 """Of a user's face crops, where nothing says another one: that of IMDB-WIKI and APPA-REAL."""
@@ -132,7 +141,7 @@ def require_margin(table: pd.DataFrame, margin: float, name: str) -> None:
 def _load_one(db: str, image_dir: PathLike | None, target: str, split: str, only: str | None = None) -> pd.DataFrame:
     folder = Path(image_dir).expanduser().absolute() if image_dir else None
     if db in NAMES:
-        return _load_named(db, folder or _home(db), target, split, only)
+        return _load_named(db, folder or ROOT / HOMES[db], target, split, only)
     path = Path(db).expanduser()
     if path.suffix.lower() == ".mat":
         table, origin = read_mat(path)
@@ -146,17 +155,6 @@ def _load_one(db: str, image_dir: PathLike | None, target: str, split: str, only
     )
 
 
-def _home(db: str) -> Path:
-    """Where the images of a named table lie, unless the user says otherwise."""
-    folders = {"utkface": "UTKFace", "aaf": "All-Age-Faces", "aaf_val": "All-Age-Faces"}
-    folders |= {"fairface": "FairFace", "adience": "Adience"}
-    return (
-        ROOT / "appa-real" / "appa-real-release"
-        if db == "appa_real"
-        else (ROOT / "data" / folders.get(db, f"{db}_crop"))
-    )
-
-
 def _load_named(db: str, folder: Path, target: str, split: str, only: str | None) -> pd.DataFrame:
     if db in imdb_wiki.DATABASES:
         return _load_imdb_wiki(db, folder, split)
@@ -164,13 +162,9 @@ def _load_named(db: str, folder: Path, target: str, split: str, only: str | None
         return _load_utkface(folder)
     if db == "appa_real":
         return appa_real.load(folder, ROOT / "appa-real" / "ignore_list.txt", target)
-    load = {
-        "aaf": all_age_faces.load_train,
-        "aaf_val": all_age_faces.load_val,
-        "fairface": partial(fairface.load, only=only),
-        "adience": adience.load,
-    }
-    return load[db](folder)
+    if db == "fairface":
+        return fairface.load(folder, only)
+    return {"aaf": all_age_faces.load_train, "aaf_val": all_age_faces.load_val, "adience": adience.load}[db](folder)
 
 
 def _load_imdb_wiki(db: str, folder: Path, split: str) -> pd.DataFrame:

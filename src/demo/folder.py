@@ -113,26 +113,24 @@ def run_folder_to_files(
         chosen = results.choose(sources, root, lambda name: [output_name(name)])
         done = find_done(results, chosen, with_json) if skip_existing else set()
         summary.skipped = len(done)
-        todo = [(result, path) for result, path in zip(chosen, found.paths, strict=True) if result.name not in done]
-        renamed = [result for result, _ in todo if result.name != result.source]
+        todo = {result.name: result for result in chosen if result.name not in done}
+        renamed = [result for result in todo.values() if result.name != result.source]
         if renamed:
             summary.notes.append(
                 f"{len(renamed)} image(s) got a new name, such as {renamed[0].name}: "
                 f"{output_dir} holds results of other images of these names"
             )
         stale = results.outdated(root, chosen) if len(found.paths) > 1 else set()
-        replaced = {result.name for result, _ in todo} | stale
-        files = PredictionFiles(results, replaced, with_json)
-        by_name = {result.name: result for result, _ in todo}
+        files = PredictionFiles(results, todo.keys() | stale, with_json)
 
         def write(labelled: LabelledImage) -> LabelledImage:
-            write_drawn(output_dir / by_name[labelled.name].file, labelled, summary)
+            write_drawn(output_dir / todo[labelled.name].file, labelled, summary)
             return labelled
 
-        items = [(result.name, (result.name, path)) for result, path in todo]
+        items = [(name, (name, found.folder / result.source)) for name, result in todo.items()]
         images = _readable(predictor.predict_images(items, _reader(summary)), summary)
         for labelled in Progress(map_ahead(write, images, workers=2, ahead=2), len(todo), "images"):
-            files.write(by_name[labelled.name], labelled.predictions)
+            files.write(todo[labelled.name], labelled.predictions)
     summary.check()
     return summary
 

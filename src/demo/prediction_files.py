@@ -91,16 +91,18 @@ def json_line(
     faces = [
         {
             "box": list(prediction.box),
-            "age": None if math.isnan(prediction.age) else round(prediction.age, 2),
+            "age": _known(prediction.age, 2),
             "gender": prediction.gender or None,
-            "male_probability": (
-                None if math.isnan(prediction.male_probability) else round(prediction.male_probability, 4)
-            ),
+            "male_probability": _known(prediction.male_probability, 4),
         }
         for prediction in predictions
     ]
     moment = {} if frame is None else {"frame": frame, "time": round(time or 0.0, 3)}
     return _json_text([{"image": image, **moment, "faces": faces}])
+
+
+def _known(value: float, digits: int) -> float | None:
+    return None if math.isnan(value) else round(value, digits)
 
 
 def count_rows(folder: Path) -> Counter[str]:

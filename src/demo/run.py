@@ -41,12 +41,7 @@ def run_demo(
         JobError: The job failed.
         OSError: Results cannot be written.
     """
-    if margin is not None:
-        check_margin(margin)
-    if output_dir is None and (skip_existing or json):
-        raise UserError("--skip_existing and --json require --output_dir FOLDER")
-    if isinstance(max_side, int) and max_side < MIN_SIDE:
-        raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
+    check_options(margin, output_dir, skip_existing or json, max_side)
     with contextlib.ExitStack() as stack:
         if image_dir is not None:
             found = find_input(image_dir, output_dir)
@@ -76,9 +71,19 @@ def run_demo(
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()
     line, *notes = summary.line().split("\n")
-    print("\n".join([line + (f"; results in {output_dir}" if output_dir else ""), *notes]))
+    print(line + (f"; results in {output_dir}" if output_dir else ""), *notes, sep="\n")
     if isinstance(summary, Summary) and summary.failure():
         raise JobError(summary.failure())
+
+
+def check_options(margin: float | None, output_dir: Path | None, writes: bool, max_side: int | str) -> None:
+    """Raise `UserError` for options that are invalid, or that need an `output_dir` without one."""
+    if margin is not None:
+        check_margin(margin)
+    if output_dir is None and writes:
+        raise UserError("--skip_existing and --json require --output_dir FOLDER")
+    if isinstance(max_side, int) and max_side < MIN_SIDE:
+        raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
 
 
 def load_estimator(weight_file: str | None, background: bool = False) -> "AgeGenderEstimator":

@@ -1,5 +1,3 @@
 """How well weights do on labelled images: metrics, tables and plots."""
 
 from src.evaluation.evaluate import evaluate, evaluate_appa_real
-
-__all__ = ["evaluate", "evaluate_appa_real"]

@@ -89,16 +89,13 @@ def reliability_table(true_gender: ArrayLike, male_probability: ArrayLike, bins:
         One row per part that has images: `confidence_from`, `confidence_to`, `n`, `confidence` (mean)
         and `accuracy` (share right).
     """
-    hits = _gender_hits(true_gender, male_probability)
     confidence = np.abs(np.asarray(male_probability, dtype=np.float64) - 0.5) + 0.5
     part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    rows = []
-    for index in range(bins):
-        chosen = (part == index) & ~np.isnan(hits)
-        if chosen.any():
-            low, high = 0.5 + index / (2 * bins), 0.5 + (index + 1) / (2 * bins)
-            rows.append((low, high, int(chosen.sum()), float(confidence[chosen].mean()), float(hits[chosen].mean())))
-    return pd.DataFrame(rows, columns=["confidence_from", "confidence_to", "n", "confidence", "accuracy"])
+    rows = pd.DataFrame({"part": part, "n": _gender_hits(true_gender, male_probability)})
+    rows = rows.assign(confidence=confidence, accuracy=rows["n"]).dropna()
+    table = rows.groupby("part").agg({"n": "size", "confidence": "mean", "accuracy": "mean"})
+    limits = {"confidence_from": 0.5 + table.index / (2 * bins), "confidence_to": 0.5 + (table.index + 1) / (2 * bins)}
+    return pd.DataFrame(limits, table.index).join(table).reset_index(drop=True)
 
 
 def expected_calibration_error(reliability: pd.DataFrame) -> float:

@@ -1,4 +1,4 @@
-"""Figures of evaluations.
+"""Plots of evaluations.
 
 Every function returns a `matplotlib.figure.Figure` that no window knows of: a script saves it, a notebook shows it.
 Colours are those of Okabe and Ito, which people with any kind of colour vision tell apart.
@@ -46,7 +46,7 @@ def _draw_scatter(axes: Axes, what: str, true: np.ndarray, predicted: np.ndarray
     axes.plot(*means, "o-", color=ORANGE, markeredgecolor="black", label="mean of each age group", zorder=4)
     axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
     axes.set(xlabel=f"{what} (years)", ylabel="predicted age (years)")
-    axes.set_title(f"Predicted against {what}\n{_figures(true, predicted)}")
+    axes.set_title(f"Predicted against {what}\n{_metrics_text(true, predicted)}")
     axes.legend(loc="upper left", framealpha=0.9)
 
 
@@ -66,7 +66,7 @@ def _draw_error_histogram(axes: Axes, what: str, true: np.ndarray, predicted: np
     mean = metrics.mean_error(true, predicted)
     axes.axvline(mean, color=ORANGE, linestyle="--", label=f"mean error {mean:+.2f} years")
     axes.set(xlabel=f"predicted age - {what} (years)", ylabel="images per year of error")
-    axes.set_title(f"Errors against {what}\n{_figures(true, predicted)}")
+    axes.set_title(f"Errors against {what}\n{_metrics_text(true, predicted)}")
     axes.legend(loc="upper right")
 
 
@@ -116,6 +116,6 @@ def _means_by_age_group(true: np.ndarray, predicted: np.ndarray) -> tuple[list[f
     return [true[groups == g].mean() for g in present], [predicted[groups == g].mean() for g in present]
 
 
-def _figures(true: np.ndarray, predicted: np.ndarray) -> str:
+def _metrics_text(true: np.ndarray, predicted: np.ndarray) -> str:
     mae, cs5 = metrics.mean_absolute_error(true, predicted), metrics.cumulative_score(true, predicted)
     return f"n = {len(true):,}, MAE {mae:.2f} years, CS@5 {cs5:.3f}"

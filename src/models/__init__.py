@@ -5,6 +5,8 @@ Names are imported on first use, so that reading the description of a weight fil
 
 import lazy_loader
 
+from src.models import weights
+
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["weights"],
@@ -30,25 +32,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "export": ["export_beside", "export_model"],
         "factory": [
-            "check_optimizer_name",
             "exclude_from_weight_decay",
             "get_model",
             "get_optimizer",
             "get_scheduler",
         ],
-        "weights": [
-            "SAVE_DTYPES",
-            "WeightsInfo",
-            "bundled",
-            "identify",
-            "identify_path",
-            "is_onnx",
-            "load_model",
-            "load_path",
-            "load_weights_into",
-            "open_session",
-            "resolve",
-            "save_weights",
-        ],
+        "weights": weights.__all__,
     },
 )

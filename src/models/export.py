@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import h5py
 import numpy as np
 
-from src.cli import ROOT, JobError, UserError, shell_command
+from src.cli import ROOT, JobError, UserError, one_line, shell_command
 from src.labels import GENDERS, expected_age
 from src.models import weights
 from src.models.weights.info import WeightsInfo
@@ -203,17 +204,13 @@ def whole_float32() -> Iterator[None]:
 def example_images(size: int) -> np.ndarray:
     """Generate images to check an export with: `(8, size, size, 3)`, float32 in 0..255.
 
-    Black, white, two of noise, and four smooth ones with a bright oval in the middle, similar to a face crop.
+    Black, white, two of noise and four of smooth colours.
     """
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    oval = np.exp(-2 * (x**2 + 0.6 * y**2))[..., None]
     images = [np.zeros((size, size, 3)), np.full((size, size, 3), 255.0)]
-    images += [rng.uniform(0, 255, (size, size, 3)) for _ in range(2)]
-    for _ in range(4):
-        waves = np.stack([np.cos(rng.uniform(-9, 9) * x + rng.uniform(-9, 9) * y) for _ in range(3)], axis=-1)
-        images.append(rng.uniform(20, 90, 3) + oval * rng.uniform(60, 160, 3) + 15 * waves)
-    return np.clip(images, 0, 255).astype(np.float32)
+    for side in (size, size, 4, 4, 6, 6):
+        images.append(cv2.resize(rng.uniform(0, 255, (side, side, 3)), (size, size), interpolation=cv2.INTER_LINEAR))
+    return np.stack(images).astype(np.float32)
 
 
 def normalized_outputs(model: "keras.Model", info: WeightsInfo, images: np.ndarray) -> Outputs:
@@ -260,9 +257,9 @@ def plain_layer(layer: "keras.Layer") -> "keras.Layer":
         return keras.layers.DepthwiseConv2D(**{key: layer.get_config()[key] for key in keys})
     copy = layer.__class__.from_config(layer.get_config())
     if getattr(layer, "activation", None) is keras.activations.silu:
-        copy.activation = plain_silu
-    if getattr(layer, "activation", None) is keras.activations.gelu:
-        copy.activation = plain_gelu
+        copy.activation = lambda x: x * keras.ops.sigmoid(x)
+    if getattr(layer, "activation", None) is keras.activations.gelu:  # with the error function, not its complement
+        copy.activation = lambda x: 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
     return copy
 
 
@@ -288,20 +285,6 @@ def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling
     return keras.layers.Rescaling((1 / deviation).tolist(), (-mean / deviation).tolist(), name=layer.name)
 
 
-def plain_silu(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Compute `x * sigmoid(x)` in two operations."""
-    import keras
-
-    return x * keras.ops.sigmoid(x)
-
-
-def plain_gelu(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Compute gelu with the error function, not its complement."""
-    import keras
-
-    return 0.5 * x * (1 + keras.ops.erf(x / math.sqrt(2)))
-
-
 def write(network: "keras.Model", form: Format, path: Path) -> None:
     """Run Keras' export.
 
@@ -320,8 +303,7 @@ def write(network: "keras.Model", form: Format, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # four exporters of four projects
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise JobError(f"Keras' export to {form.keras_name} failed: {reason}") from error
+        raise JobError(f"Keras' export to {form.keras_name} failed: {one_line(error, 300)}") from error
 
 
 @contextmanager
@@ -350,9 +332,8 @@ def run(form: Format, path: Path, images: np.ndarray) -> Outputs:
     try:
         return form.run(path, images)
     except Exception as error:  # four runtimes of four projects
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise JobError(
-            f"{form.keras_name}: the runtime refuses the exported network, which is not kept: {reason}"
+            f"{form.keras_name}: the runtime refuses the exported network, which is not kept: {one_line(error, 300)}"
         ) from error
 
 

@@ -24,14 +24,12 @@ from src.training.runs import Run, weights_lock
 class WeightAverage(keras.callbacks.Callback):
     """Exponential moving average of all weights, batch norm statistics included (Polyak & Juditsky, 1992).
 
-    Validation and weight files use the averages, training goes on with the weights. The first steps average over
+    Validation and weight files use the averages, training continues with the weights. The first steps average over
     fewer: the decay of step t is at most (1 + t) / (10 + t).
     """
 
     def __init__(self, model: keras.Model, decay: float):
         super().__init__()
-        if not 0 < decay < 1:
-            raise UserError(f"train.ema must be > 0 and < 1, got {decay}")
         self.decay = decay
         self._weights = [w for w in model.weights if "float" in w.dtype]
         # Through numpy: on TensorFlow a variable made from a variable's value shares its memory.
@@ -82,19 +80,13 @@ class WeightAverage(keras.callbacks.Callback):
 
 
 class Interrupter(keras.callbacks.Callback):
-    """Stops after a Ctrl-C, between two steps; an epoch that is done is written first."""
+    """Stop after a Ctrl-C, between two steps; an epoch that is done is written first."""
 
-    def on_train_batch_end(self, batch, logs=None):
-        """Stop in training."""
+    def on_train_batch_end(self, *_, **__):
+        """Stop in training, in validation or before the next epoch."""
         cli.raise_if_interrupted()
 
-    def on_test_batch_end(self, batch, logs=None):
-        """Stop in validation."""
-        cli.raise_if_interrupted()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Stop before the next epoch."""
-        cli.raise_if_interrupted()
+    on_test_batch_end = on_epoch_end = on_train_batch_end
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -152,7 +144,11 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write everything; `epoch` counts from 0."""
-        row = {"epoch": epoch + 1, "lr": self._learning_rate(), **{key: float(value) for key, value in logs.items()}}
+        row = {
+            "epoch": epoch + 1,
+            "lr": float(to_numpy(self.model.optimizer.learning_rate)),
+            **{key: float(value) for key, value in logs.items()},
+        }
         if not np.isfinite(row["loss"]):
             raise JobError(
                 f"the loss must be finite, got {row['loss']} in epoch {epoch + 1}; lower train.lr "
@@ -170,9 +166,6 @@ class Checkpoint(keras.callbacks.Callback):
         if self._early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self._early_stopping:
             print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
             self.model.stop_training = True
-
-    def _learning_rate(self) -> float:
-        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}
@@ -197,7 +190,7 @@ CURVES = (
     ("pred_age_mae", "mean absolute error, years", "Age"),
     ("pred_gender_accuracy", "accuracy", "Gender"),
 )
-"""Figure, axis label and title of each panel."""
+"""Metric, axis label and title of each panel."""
 
 
 def draw_curves(log: pd.DataFrame, path: Path) -> None:
@@ -219,7 +212,7 @@ def draw_curves(log: pd.DataFrame, path: Path) -> None:
 
 
 class WandbLogger(keras.callbacks.Callback):
-    """Sends the metrics of every epoch, the configuration and the curves to Weights & Biases.
+    """Send the metrics of every epoch, the configuration and the curves to Weights & Biases.
 
     wandb's own Keras callbacks read TensorFlow; `wandb.log` works on every backend.
     """
@@ -239,15 +232,14 @@ class WandbLogger(keras.callbacks.Callback):
         if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
             return
         try:
-            logged_in = wandb.login(prompt=False)
+            if wandb.login(prompt=False):
+                return
+            reason = ""
         except (wandb.Error, OSError, ValueError) as error:
-            raise UserError(
-                f"wandb needs a login ({error}); run `wandb login`, set WANDB_MODE=offline, or leave wandb.project out"
-            ) from error
-        if not logged_in:
-            raise UserError(
-                "wandb needs a login; run `wandb login`, set WANDB_MODE=offline, or leave wandb.project out"
-            )
+            reason = f" ({error})"
+        raise UserError(
+            f"wandb needs a login{reason}; run `wandb login`, set WANDB_MODE=offline, or leave wandb.project out"
+        )
 
     def on_train_begin(self, logs=None):
         """Open the run."""
@@ -322,14 +314,12 @@ class StepBar(keras.callbacks.Callback):
         """Move it."""
         self._bar.update()
 
+    on_test_batch_end = on_train_batch_end
+
     def on_test_begin(self, logs=None):
         """Begin a bar for validation."""
         self._bar.close()
         self._bar = Progress(total=self._validation_steps, unit="steps", label="validation", leave=False)
-
-    def on_test_batch_end(self, batch, logs=None):
-        """Move it."""
-        self._bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
         """Clear it away."""

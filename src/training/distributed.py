@@ -6,9 +6,11 @@ its MirroredStrategy, whose batch norm is per device.
 """
 
 import dataclasses
+import io
 import os
 import re
 import socket
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -118,45 +120,29 @@ def join(cfg: Config) -> Iterator[Group]:
         with _use_devices(cfg) as count:
             yield Group(devices=count)
         return
-    with _quiet(process_id > 0), _ending_together(process_id), _use_all_devices(processes, process_id, cfg) as count:
+    stdout = io.StringIO() if process_id else sys.stdout
+    with redirect_stdout(stdout), _ending_together(process_id), _use_all_devices(processes, process_id, cfg) as count:
         yield Group(processes, process_id, count)
 
 
 @contextmanager
 def _ending_together(process_id: int) -> Iterator[None]:
-    """Say in one line that another process has ended; JAX raises exceptions of several types."""
+    """Say in one line that another process has ended; JAX raises exceptions of several types.
+
+    Process 0 waits after an error: the others lose JAX's service with it, and may be about to end with their own.
+    """
     try:
-        with _grace(GRACE_SECONDS if process_id == 0 else 0):
-            yield
-    except (UserError, JobError, OSError):
-        raise
-    except Exception as error:
-        if not re.search(r"Gloo|NCCL|UNAVAILABLE|[Cc]oordination|[Cc]onnection", str(error)):
+        yield
+    except BaseException as error:
+        time.sleep(0 if process_id else GRACE_SECONDS)
+        lost = re.search(r"Gloo|NCCL|UNAVAILABLE|[Cc]oordination|[Cc]onnection", str(error))
+        if not lost or not isinstance(error, Exception) or isinstance(error, UserError | JobError | OSError):
             raise
         cli.raise_if_interrupted()  # in a terminal Ctrl-C reaches all processes
         raise JobError(
             "another process of this training has ended, or its machine is down; start all processes again with "
             "train.resume=true"
         ) from error
-
-
-@contextmanager
-def _grace(seconds: float) -> Iterator[None]:
-    """Wait after an error: the others lose JAX's service with process 0, and may be about to end with their own."""
-    try:
-        yield
-    except BaseException:
-        time.sleep(seconds)
-        raise
-
-
-@contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    if not quiet:
-        yield
-        return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-        yield
 
 
 @contextmanager

@@ -165,8 +165,6 @@ def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
     Returns:
         `(101,)` float64, or None for power 0.
     """
-    if not 0 <= power <= 1:
-        raise UserError(f"train.age_class_weights must be in 0..1, got {power}")
     counts = age_counts(table)
     if power == 0 or not counts.any():
         return None

@@ -10,7 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "published": ["BUNDLED", "bundled"],
         "sandbox": ["resolve"],
         "store": [
-            "SAVE_DTYPES",
             "identify",
             "identify_path",
             "load_model",

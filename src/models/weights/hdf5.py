@@ -83,12 +83,12 @@ def read_facts(path: Path, content: bool = False) -> FileFacts:
             if zipped := starts_as_zip(path):
                 unzipped, text = unzip(path, Path(stack.enter_context(tempfile.TemporaryDirectory())))
             file = stack.enter_context(h5py.File(unzipped, "r"))
-            layers = config_layers(read_config(file, text))
+            if content:
+                check_content(file)
+            layers = read_layers_of_graph(file, text)
             names, arrays, ordered = read_layers(file)
             names = [str(layer["config"]["name"]) for layer in layers] or names
             refuse_code(path, layers, names)
-            if content:
-                check_content(file)
             scales = [layer["config"]["scale"] for layer in layers if isinstance(layer["config"].get("scale"), list)]
             factors = [[float(factor) for factor in scale] for scale in scales]
             layout = "zipped" if zipped else "ordered" if ordered else "counted"
@@ -142,22 +142,13 @@ def unzip(path: Path, folder: Path) -> tuple[Path, str]:
     return target, text.decode()
 
 
-def read_config(file: h5py.File, text: str | None) -> dict | None:
-    """Read the graph's description as plain JSON."""
+def read_layers_of_graph(file: h5py.File, text: str | None) -> list[dict]:
+    """List the layers of the graph's description, in order, as plain JSON; none without a description."""
+    if text is None and (value := read_attribute(file, "model_config")) is not None:
+        text = as_text(value)
     if text is None:
-        value = read_attribute(file, "model_config")
-        text = None if value is None else as_text(value)
-    config = None if text is None else json.loads(text)
-    if config is not None and not isinstance(config, dict):
-        raise ValueError("a model_config that describes no model")
-    return config
-
-
-def config_layers(config: dict | None) -> list[dict]:
-    """List the layers of a graph's description, in order; none without a description."""
-    if config is None:
         return []
-    layers = config["config"]["layers"]
+    layers = json.loads(text)["config"]["layers"]
     if not isinstance(layers, list) or not all(isinstance(layer["config"], dict) for layer in layers):
         raise ValueError("a graph that is no list of layers")
     return layers
@@ -279,20 +270,11 @@ def read_names(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def member(group: h5py.Group, name: str, kind: type) -> Any:
-    """Get a group or dataset below `group`, reached through hard links only.
-
-    Raises:
-        ValueError: A link to elsewhere, or something else than `kind`.
-    """
-    current: Any = group
-    for part in name.split("/"):
-        link = current.get(part, getlink=True) if isinstance(current, h5py.Group) and part else None
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"no {name[:80]!r} inside the file itself")
-        current = current[part]
-    if not isinstance(current, kind):
-        raise ValueError(f"{name[:80]!r} is no {kind.__name__.lower()}")
-    return current
+    """Get a group or dataset below `group`; raise `ValueError` where there is none."""
+    item = group.get(name)
+    if not isinstance(item, kind):
+        raise ValueError(f"no {kind.__name__.lower()} {name[:80]!r} inside the file itself")
+    return item
 
 
 def check_array(dataset: h5py.Dataset) -> None:

@@ -121,11 +121,10 @@ def fetch(name: str) -> Path:
     try:
         pooch.retrieve(address, known_hash=known, fname=name, path=target.parent, downloader=download)
     except Exception as error:  # requests, urllib3, pooch and the disk each raise their own
-        reason = getattr(error.args[0], "reason", error) if error.args else error  # requests wraps urllib3 wraps why
         what = f"{name} with {known}" if known else name
         raise JobError(
-            f"could not download {what}: {', '.join(received) or one_line(reason)}; nothing was kept. Try again, put "
-            f"the file into {folder()} yourself, or use the bundled model ({BUNDLED}) by leaving --weight_file away"
+            f"could not download {what}: {', '.join(received) or cause(error)}; nothing was kept. Try again, put the "
+            f"file into {folder()} yourself, or use the bundled model ({BUNDLED}) by leaving --weight_file away"
         ) from error
     target.chmod(0o644)  # pooch's temporary files are for their owner only
     if known is None:
@@ -133,6 +132,11 @@ def fetch(name: str) -> Path:
         print(f"SHA-256 of {name}: {sha256} (remembered in {note})", file=sys.stderr)
         note.write_text(f"{sha256}  {name}\n", encoding="utf-8")
     return target
+
+
+def cause(error: Exception) -> str:
+    """Describe why a connection failed, on one line: requests wraps urllib3 wraps the reason."""
+    return one_line(getattr(error.args[0], "reason", error) if error.args else error)
 
 
 def check_hdf5(path: str) -> None:
