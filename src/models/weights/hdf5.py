@@ -217,21 +217,19 @@ def check_content(file: h5py.File) -> None:
     Raises:
         ValueError: Something else is in it.
     """
-
-    def check_link(name: bytes | str, link: Any) -> None:
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"no {as_text(name)[:80]!r} inside the file itself")
-
-    def check_object(_: str, item: Any) -> None:
+    foreign: list[bytes | str] = []
+    items: list[Any] = [file]
+    # An exception in these callbacks would not always come out as it is.
+    file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else foreign.append(name))
+    if foreign:
+        raise ValueError(f"no {as_text(foreign[0])[:80]!r} inside the file itself")
+    file.visititems(lambda _, item: items.append(item))
+    for item in items:
         for attribute in item.attrs:
             read_attribute(item, attribute)
         if isinstance(item, h5py.Dataset):
             check_array(item)
             item[()]
-
-    file.visititems_links(check_link)
-    file.visititems(check_object)
-    check_object("", file)
 
 
 def read_attribute(owner: h5py.Group, name: str) -> Any:

@@ -102,6 +102,7 @@ def fetch(name: str) -> Path:
     Raises:
         JobError: The download failed or brought other bytes; nothing is left behind.
     """
+    import h5py
     import pooch
 
     target, known = folder() / name, known_hash(name)
@@ -116,7 +117,7 @@ def fetch(name: str) -> Path:
         pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
         hashes = " and ".join(f"{kind} {file_hash(output_file, kind)}" for kind in ("md5", "sha256"))
         received.append(f"got {Path(output_file).stat().st_size} other bytes with {hashes}")
-        check_hdf5(output_file)
+        h5py.File(output_file, "r").close()  # raises an OSError unless it is HDF5 and whole
 
     try:
         pooch.retrieve(address, known_hash=known, fname=name, path=target.parent, downloader=download)
@@ -137,14 +138,6 @@ def fetch(name: str) -> Path:
 def cause(error: Exception) -> str:
     """Describe why a connection failed, on one line: requests wraps urllib3 wraps the reason."""
     return one_line(getattr(error.args[0], "reason", error) if error.args else error)
-
-
-def check_hdf5(path: str) -> None:
-    """Raise `OSError` unless a file is HDF5 and whole."""
-    import h5py
-
-    with h5py.File(path, "r"):
-        pass
 
 
 def resolve(weight_file: str | Path) -> Path:
