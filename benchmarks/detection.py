@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+", type=Path, help="folders or lists of images")
     parser.add_argument("--image_dir", type=Path, default=Path(), help="where the images of a list are")
-    parser.add_argument("--limit", type=int, default=300, help="images of each folder or list (default: 300)")
+    parser.add_argument("--limit", type=int, default=300, help="images of each folder or list (default: %(default)s)")
     parser.add_argument("--face", type=float, help="share of the image's width that the central face takes")
     parser.add_argument("--sheet", type=Path, help="image file for the default's other boxes")
     arguments = parser.parse_args()

@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="weight file")
     parser.add_argument("after", type=Path, help="weight file of the same network")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second file, 0..1 (default: 0.5)")
+    parser.add_argument("--share", type=float, default=0.5, help="of the second file, 0..1 (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="weight file to write")
     parser.add_argument(
         "--metrics", nargs="*", default=[], type=parse_metric, metavar="NAME=VALUE", help="validation metrics to store"

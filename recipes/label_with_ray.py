@@ -229,7 +229,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--address", help="address of a Ray cluster, or auto (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--workers", type=positive, metavar="N", help="maximum number of workers (default: all cores)")
     parser.add_argument(
-        "--cpus_per_worker", type=positive, default=1, metavar="N", help="cores per worker (default: 1)"
+        "--cpus_per_worker", type=positive, default=1, metavar="N", help="cores per worker (default: %(default)s)"
     )
     return parser.parse_args(arguments)
 

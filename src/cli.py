@@ -224,6 +224,6 @@ def _note_interrupt(number: int, frame: object) -> None:
 
 
 def shell_command(*arguments: object) -> str:
-    """A command that does the same when it is pasted into a shell."""
+    """Write a command that does the same when it is pasted into a shell."""
     texts = list(map(str, arguments))
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)

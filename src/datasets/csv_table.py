@@ -172,7 +172,7 @@ def _encoding(data: bytes) -> str:
 
 
 def _trimmed(row: Sequence[str]) -> tuple[str, ...]:
-    """The row without empty cells at its end."""
+    """Drop the empty cells at the end of a row."""
     cells = list(row)
     while cells and not cells[-1]:
         cells.pop()
@@ -184,7 +184,7 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def _age_column(header: Sequence[str]) -> str:
-    """The column that must tell ages."""
+    """Name the column that must tell ages."""
     return "age_min" if "ages" not in header and set(AGE_RANGE_COLUMNS) & set(header) else "ages"
 
 

@@ -30,7 +30,7 @@ def _locate(folder: str, name: str) -> str:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """What the name is on this system if the table was written on Windows or on a Mac."""
+    """Yield what the name is on this system if the table was written on Windows or on a Mac."""
     texts = [name, name.replace("\\", "/")]
     if not name.isascii():  # cp1252: Excel's plain `CSV` in western Europe and America
         texts += [text.encode("utf-8", "surrogateescape").decode("cp1252", "replace") for text in texts]

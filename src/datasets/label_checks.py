@@ -165,23 +165,13 @@ def plot_face_scores(scores: ArrayLike, min_score: float, database: str) -> Figu
     finite = np.sort(scores[np.isfinite(scores)])
     figure, (left, right) = new_figure(7, 2.1, columns=2)
     left.hist(finite, bins=40, color=BLUE)
-    left.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
-    without = len(scores) - len(finite)
-    left.set(
-        title=f"{database}: {len(finite):,} face scores ({without:,} rows have none)",
-        xlabel="face score",
-        ylabel="rows",
-    )
-    kept = 100 * np.arange(len(finite), 0, -1) / max(len(finite), 1)
-    right.plot(finite, kept, color=BLUE)
-    right.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
-    right.set(
-        title=f"{database}: rows that min_score keeps",
-        xlabel="min_score",
-        ylabel="scored rows kept (%)",
-        ylim=(0, 105),
-    )
+    title = f"{database}: {len(finite):,} face scores ({len(scores) - len(finite):,} rows have none)"
+    left.set(title=title, xlabel="face score", ylabel="rows")
+    right.plot(finite, 100 * np.arange(len(finite), 0, -1) / max(len(finite), 1), color=BLUE)
+    title = f"{database}: rows that min_score keeps"
+    right.set(title=title, xlabel="min_score", ylabel="scored rows kept (%)", ylim=(0, 105))
     for axes in (left, right):
+        axes.axvline(min_score, color=ORANGE, linestyle="--", label=f"min_score {min_score:g}")
         axes.legend(loc="upper right")
     return figure
 

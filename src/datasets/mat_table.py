@@ -107,7 +107,7 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
 
 
 def _strings(content: dict, key: str, default: Sequence[str]) -> list[str]:
-    """The strings under a key; the format pads them with blanks to one length."""
+    """Return the strings under a key; the format pads them with blanks to one length."""
     return [str(text).strip() for text in as_text(content[key]).ravel()] if key in content else list(default)
 
 

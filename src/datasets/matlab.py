@@ -41,7 +41,7 @@ def _from_scipy(content: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def _from_hdf5(item: h5py.Dataset) -> np.ndarray:
-    """An array; MATLAB stores its dimensions reversed, texts as 16-bit numbers, cells as references."""
+    """Convert to an array; MATLAB stores its dimensions reversed, texts as 16-bit numbers, cells as references."""
     import h5py
 
     kind = item.attrs.get("MATLAB_class")

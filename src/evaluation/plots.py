@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito, which people with any kind of colour vision 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,18 @@ Ages = Mapping[str, tuple[ArrayLike, ArrayLike]]
 
 def plot_scatter(ages: Ages) -> Figure:
     """Plot predicted against true age, one dot per image, with each age group's mean; one panel per entry."""
-    figure, panels = new_figure(6 * len(ages), 6.4, columns=len(ages))
+    return _plot_panels(ages, 6.4, _draw_scatter)
+
+
+def plot_error_histogram(ages: Ages) -> Figure:
+    """Plot a histogram of predicted minus true age in bins of a year; one panel per entry."""
+    return _plot_panels(ages, 4, _draw_error_histogram)
+
+
+def _plot_panels(ages: Ages, height: float, draw: Callable[[Axes, str, np.ndarray, np.ndarray], None]) -> Figure:
+    figure, panels = new_figure(6 * len(ages), height, columns=len(ages))
     for axes, (what, (true_age, predicted_age)) in zip(panels, ages.items(), strict=True):
-        _draw_scatter(axes, what, *_known(true_age, predicted_age))
+        draw(axes, what, *_known(true_age, predicted_age))
     return figure
 
 
@@ -48,14 +57,6 @@ def _draw_scatter(axes: Axes, what: str, true: np.ndarray, predicted: np.ndarray
     axes.set(xlabel=f"{what} (years)", ylabel="predicted age (years)")
     axes.set_title(f"Predicted against {what}\n{_metrics_text(true, predicted)}")
     axes.legend(loc="upper left", framealpha=0.9)
-
-
-def plot_error_histogram(ages: Ages) -> Figure:
-    """Plot a histogram of predicted minus true age in bins of a year; one panel per entry."""
-    figure, panels = new_figure(6 * len(ages), 4, columns=len(ages))
-    for axes, (what, (true_age, predicted_age)) in zip(panels, ages.items(), strict=True):
-        _draw_error_histogram(axes, what, *_known(true_age, predicted_age))
-    return figure
 
 
 def _draw_error_histogram(axes: Axes, what: str, true: np.ndarray, predicted: np.ndarray) -> None:

@@ -107,7 +107,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
 
 
 def _boxes(table: pd.DataFrame) -> list[Box | None]:
-    """Where the face is in each image; None where the table does not say."""
+    """Return where the face is in each image; None where the table does not say."""
     if BOX_COLUMNS[0] not in table:
         return [None] * len(table)
     rows = table[BOX_COLUMNS].itertuples(index=False, name=None)

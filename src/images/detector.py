@@ -144,7 +144,7 @@ def drop_doubtful(faces: list[Face], side: int) -> list[Face]:
 
 
 def suppress_overlaps(faces: list[Face]) -> list[Face]:
-    """Drops every face that shares more than half of the smaller box with a face of a higher score.
+    """Drop every face that shares more than half of the smaller box with a face of a higher score.
 
     dlib itself removes boxes that overlap by a large part of their union; a box inside a larger one passes it.
     """

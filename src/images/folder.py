@@ -90,7 +90,7 @@ def find_images(path: str | os.PathLike, recursive: bool = True, exclude: Path |
 
 
 def begins_like_image(path: str | os.PathLike) -> bool:
-    """Whether the first bytes of a file are those of an image format.
+    """Tell whether the first bytes of a file are those of an image format.
 
     Raises:
         OSError: The file cannot be read.

@@ -62,7 +62,7 @@ def draw_crop_jitter(rng: np.random.Generator, config: AugmentConfig) -> CropJit
 
 
 def apply_crop_jitter(region: Region, height: int, width: int, jitter: CropJitter) -> Region:
-    """Move and scales a region, as far as the image of `height` x `width` has pixels for it."""
+    """Move and scale a region, as far as the image of `height` x `width` has pixels for it."""
     left, right = _jitter_side(region[0], region[2], width, jitter.shift_x, jitter.scale)
     top, bottom = _jitter_side(region[1], region[3], height, jitter.shift_y, jitter.scale)
     return left, top, right, bottom
@@ -76,7 +76,7 @@ def _jitter_side(start: float, end: float, limit: int, shift: float, scale: floa
 
 
 def geometry_matrix(region: Region, size: int, geometry: Geometry) -> np.ndarray:
-    """The `(2, 3)` float64 matrix that takes pixel indices of an image to those of the model's input."""
+    """Compute the `(2, 3)` float64 matrix that takes pixel indices of an image to those of the model's input."""
     left, top, right, bottom = region
     cos, sin = (f(math.radians(geometry.angle)) * geometry.scale for f in (math.cos, math.sin))
     zoom_x, zoom_y = (-1 if geometry.flip else 1) * size / (right - left), size / (bottom - top)
@@ -203,7 +203,7 @@ def draw_camera(rng: np.random.Generator, config: AugmentConfig) -> Camera:
 
 
 def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Blurs, shrinks, compresses at that size as a camera does, and brings the image back to its size.
+    """Blur, shrink, compress at that size as a camera does, and resize back.
 
     Args:
         image: `(size, size, 3)` uint8 RGB.
@@ -221,7 +221,7 @@ def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def motion_kernel(length: float, angle: float) -> np.ndarray:
-    """Odd, square, float32 filter kernel of sum 1: a line of `length` pixels at `angle` degrees (anticlockwise)."""
+    """Build an odd, square, float32 filter kernel of sum 1: a line of `length` pixels at `angle` degrees (anticlockwise)."""
     half = math.ceil((length - 1) / 2)
     samples = 8 * math.ceil(length)
     along = ((np.arange(samples) + 0.5) / samples - 0.5) * length  # pixels from the middle
@@ -270,7 +270,7 @@ def draw_augmentation(rng: np.random.Generator, config: AugmentConfig, size: int
 
 
 def apply_augmentation(image: np.ndarray, region: Region, size: int, augmentation: Augmentation) -> np.ndarray:
-    """Cut the region out of an image, changes it and brings it to the model's size.
+    """Cut the region out of an image, change it and resize it to the model's input.
 
     Where neither crop nor geometry changes, the cut and resizing are those of the evaluation.
 

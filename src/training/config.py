@@ -203,11 +203,11 @@ class Config(_Section):
             raise UserError(_describe(error, values)) from error
 
     def dump(self) -> dict[str, Any]:
-        """The configuration as plain values."""
+        """Return the configuration as plain values."""
         return self.model_dump(mode="json")
 
     def shared(self) -> str:
-        """The keys that the processes of one training share, as text to compare."""
+        """Return the keys that the processes of one training share, as text to compare."""
         keys = flatten(self.dump())
         return json.dumps({key: value for key, value in keys.items() if OWN not in _field(key).metadata})
 
@@ -223,7 +223,7 @@ class TargetConfig:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys by which a configuration cannot resume a run of another, each with both values.
+    """Find the keys by which a configuration cannot resume a run of another, each with both values.
 
     Args:
         before: The run's; keys that did not exist then have their default.
@@ -239,13 +239,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def plain_values(cfg: DictConfig | ListConfig, resolve: bool = True) -> dict[str, Any]:
-    """A configuration as plain values, without Hydra's own."""
+    """Convert a configuration to plain values, without Hydra's own."""
     values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=resolve))
     return {key: value for key, value in values.items() if key != "hydra"}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"lr": 1}}` as `{"train.lr": 1}`."""
+    """Flatten `{"train": {"lr": 1}}` to `{"train.lr": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -276,7 +276,7 @@ _EXPECTED = {
 
 
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
-    """The first invalid key in one line: `train.lr must be >= 0, got -1`."""
+    """Describe the first invalid key in one line: `train.lr must be >= 0, got -1`."""
     errors = error.errors()
     section, name = map(str, errors[0]["loc"][:2])
     if errors[0]["type"] == "extra_forbidden":

@@ -92,7 +92,7 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
 
 
 def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
-    """The rows whose image can be read; of several processes each tries its share."""
+    """Select the rows whose image can be read; of several processes each tries its share."""
     own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
     kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
     for path, reason in unreadable:
@@ -133,7 +133,7 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
 
 
 def unreadable_reason(path: str) -> str | None:
-    """Why `images.read_image` will not read a file, or `None` where it will."""
+    """Return why `images.read_image` will not read a file, or `None` where it will."""
     try:
         data = np.fromfile(path, np.uint8)
         if data.size and cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) is not None:
@@ -148,7 +148,7 @@ def unreadable_reason(path: str) -> str | None:
 
 
 def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
-    """The configured margin, or the smallest of the table.
+    """Return the configured margin, or the smallest of the table.
 
     Raises:
         UserError: the configured margin is negative or above the table's.
@@ -160,5 +160,5 @@ def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
 
 
 def table_names(cfg: Config) -> list[str]:
-    """The names of the tables for people, without folders."""
+    """Return the names of the tables for people, without folders."""
     return [Path(name).name for name in ([cfg.data.db] if isinstance(cfg.data.db, str) else cfg.data.db)]

@@ -55,11 +55,11 @@ class Group:
         return self.process_id, self.processes
 
     def sum(self, array: np.ndarray) -> np.ndarray:
-        """The sum of the arrays of all processes; they have one shape."""
+        """Sum the arrays of all processes; they have one shape."""
         return array if self.processes == 1 else models.gather(array).sum(axis=0)
 
     def text_from_first(self, make: Callable[[], str]) -> str:
-        """What `make`, called in process 0 only, gives there."""
+        """Return what `make`, called in process 0 only, returns there."""
         if self.processes == 1:
             return make()
         data = np.frombuffer(make().encode() if self.is_first else b"", np.uint8)
@@ -67,10 +67,10 @@ class Group:
         return models.broadcast(np.resize(data, length)).tobytes().decode()
 
     def arrays_from_first(self, make: Callable[[], list[np.ndarray]], like: list[np.ndarray]) -> list[np.ndarray]:
-        """What `make`, called in process 0 only and outside of the distribution, gives there.
+        """Return what `make`, called in process 0 only and outside of the distribution, returns there.
 
         Args:
-            make: Gives arrays of the shapes of `like`; they are converted to its types.
+            make: Returns arrays of the shapes of `like`; they are converted to its types.
             like: Any arrays of the right shapes and types, known in all processes.
         """
         if self.processes == 1:
@@ -147,7 +147,7 @@ def _ending_together(process_id: int) -> Iterator[None]:
 
 @contextmanager
 def _use_devices(cfg: Config) -> Iterator[int]:
-    """One process: as many of the machine's devices as `train.devices` says."""
+    """Take as many of the machine's devices as `train.devices` says, for a single process."""
     wanted, name = cfg.train.devices, keras.backend.backend()
     available = keras.distribution.list_devices() if name == "jax" else models.device_names()
     count = len(available) if wanted == "auto" else wanted
@@ -179,7 +179,7 @@ def check_batch_size(batch_size: int, devices: int) -> None:
 
 
 def _meet(cfg: Config) -> tuple[int, int]:
-    """Connect the processes of a training; returns their number and this one's."""
+    """Connect the processes of a training; return their number and this one's."""
     keys, environment = cfg.distributed, os.environ
     launched = environment.get("OMPI_COMM_WORLD_SIZE") or environment.get("SLURM_STEP_NUM_TASKS")
     processes = {"off": 1, "on": keys.processes, "auto": int(launched or 0)}[keys.mode]
@@ -202,7 +202,7 @@ def _meet(cfg: Config) -> tuple[int, int]:
 
 
 def local_devices(local_id: int, devices: int | Literal["auto"], environment: Mapping[str, str]) -> str:
-    """Which GPUs of its machine a process takes, as JAX's variable `JAX_LOCAL_DEVICE_IDS`.
+    """Choose which GPUs of its machine a process takes, as JAX's variable `JAX_LOCAL_DEVICE_IDS`.
 
     The processes of a machine share its GPUs: one each, or `devices` each. Where the launcher shows a process its own
     GPUs only (`CUDA_VISIBLE_DEVICES` of as many), it takes these.
@@ -253,7 +253,7 @@ def _check_coordinator(coordinator: str, process_id: int) -> None:
 
 @contextmanager
 def _use_all_devices(processes: int, process_id: int, cfg: Config) -> Iterator[int]:
-    """Several processes: all devices that JAX sees; as many in every process."""
+    """Take all devices that JAX sees, as many in every process."""
     local, count = models.local_device_count(), len(keras.distribution.list_devices())
     wanted = cfg.train.devices
     if wanted not in ("auto", local) or local * processes != count:
@@ -268,7 +268,7 @@ def _use_all_devices(processes: int, process_id: int, cfg: Config) -> Iterator[i
 
 @contextmanager
 def _on_one_device() -> Iterator[None]:
-    """Within it new variables are on the first device of this process alone."""
+    """Create new variables on the first device of this process alone."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:

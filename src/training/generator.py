@@ -182,7 +182,7 @@ class ImageSequence(keras.utils.PyDataset):
         self._prefetcher.close()
 
     def rows(self, epoch: int, index: int) -> np.ndarray:
-        """Row numbers of a batch, those of all processes.
+        """Return the row numbers of a batch, those of all processes.
 
         The last batch is short, or with `shuffle` filled up with the first rows of the epoch: batch norm then sees as
         many rows in every step, and any number of devices that divides one batch divides all.
@@ -227,7 +227,7 @@ class ImageSequence(keras.utils.PyDataset):
         return batch
 
     def _model_input(self, epoch: int, row: int) -> np.ndarray:
-        """One row's model input, `(size, size, 3)` uint8, before mixup; raises `ImageError`."""
+        """Build one row's model input, `(size, size, 3)` uint8, before mixup; raises `ImageError`."""
         image, size = self._read_image(row), self.settings.img_size
         region = images.face_region(image.shape[:2], self._margins[row], self.settings.margin, self._box(row))
         if self._augment is None:
@@ -239,14 +239,14 @@ class ImageSequence(keras.utils.PyDataset):
         )
 
     def _box(self, row: int) -> images.Box | None:
-        """Where the face is in the image of a row, if the table says so."""
+        """Return where the face is in the image of a row, if the table says so."""
         if self._boxes is None or np.isnan(self._boxes[row, 0]):
             return None
         left, top, right, bottom = map(int, self._boxes[row])
         return left, top, right, bottom
 
     def _read_image(self, row: int) -> np.ndarray:
-        """The whole image of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
+        """Read the whole image of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
         if self._arrays is not None and self._arrays[row] is not None:
             return self._arrays[row]
         if self._augment is None or self._box(row) is not None:  # boxes count in pixels of the full size

@@ -38,7 +38,7 @@ def age_loss(expectation_weight: float = 0.0, has_ranges: bool = False) -> str |
 
 
 def range_cross_entropy(true, predicted):
-    """Cross entropy of exact ages and `-log(sum of p over the range)` of ranges, `(batch,)`."""
+    """Compute the cross entropy of exact ages and `-log(sum of p over the range)` of ranges, `(batch,)`."""
     distribution, *ranges = keras.ops.split(true, 3, axis=-1)
     loss = -keras.ops.sum(distribution * _log(predicted), axis=-1)
     for scaled in ranges:  # the classes of a range hold the row's share, 1 without mixup
@@ -54,7 +54,7 @@ def _log(probability):
 
 
 def expected_age_error(true, predicted):
-    """Absolute difference of expected ages in years, `(batch,)`; for a range the distance to it, 0 within."""
+    """Compute the absolute difference of expected ages in years, `(batch,)`; for a range the distance to it, 0 within."""
     years = keras.ops.arange(AGE_CLASSES, dtype="float32")
     if true.shape[-1] == AGE_CLASSES:
         return keras.ops.abs(keras.ops.sum((true - predicted) * years, axis=-1))

@@ -109,5 +109,5 @@ def compile_model(
 
 
 def precision_policy(mixed: bool) -> str:
-    """Name of the Keras policy."""
+    """Return the name of the Keras policy."""
     return f"mixed_{sixteen_bit_type()}" if mixed else "float32"

@@ -47,7 +47,7 @@ def _quote_items(values: str) -> str:
 
 
 def _quote(value: str) -> str:
-    """A value in Hydra's quotes, unless it is in quotes already or a constant."""
+    """Quote a value for Hydra, unless it is in quotes already or a constant."""
     if value in _CONSTANTS or (len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]):
         return value
     from hydra.core.override_parser.types import Quote, QuotedString

@@ -38,7 +38,7 @@ class Prefetcher(Generic[Batch]):
                 self._submit(epoch, 0)
 
     def get(self, epoch: int, index: int) -> Batch:
-        """The batch `index` of `epoch`; raises what `make` raises."""
+        """Return the batch `index` of `epoch`; raise what `make` raises."""
         if not self.workers:
             return self.make(epoch, index)
         with self._lock:

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,9 +15,7 @@ from src import models
 from src.cli import UserError
 from src.files import write_whole
 from src.training.distributed import ALONE, Group
-
-if TYPE_CHECKING:
-    from src.training.callbacks import WeightAverage
+from src.training.weight_average import WeightAverage
 
 MONITOR = "val_loss"
 """The best weights are those with the lowest validation loss."""
@@ -59,7 +57,7 @@ class ResumeFile:
         self,
         path: Path,
         model: keras.Model | None,
-        average: "WeightAverage | None" = None,
+        average: WeightAverage | None = None,
         group: Group = ALONE,
     ):
         self.path = path
@@ -74,7 +72,7 @@ class ResumeFile:
         return [*self._model.variables, *self._model.optimizer.variables, *average]
 
     def save(self, state: RunState) -> None:
-        """Write variables and state beside the file's place and renames.
+        """Write variables and state; the file is replaced when all is written.
 
         Raises:
             OSError: the disk is full; the older file is whole.

@@ -62,7 +62,7 @@ def _remove_and_release(lock: FileLock) -> None:
 
 @contextmanager
 def weights_lock(folder: Path) -> Iterator[None]:
-    """Within it no other run chooses the name of a weight file."""
+    """Keep other runs from choosing the name of a weight file."""
     lock = FileLock(folder / ".weights.lock")
     lock.acquire()
     try:
@@ -90,7 +90,7 @@ def begin_run(folder: Path, stem: str, config: dict) -> tuple[Run, RunState]:
 
 
 def find_runs(folder: Path, stem: str) -> list[Run]:
-    """The runs that can be resumed, the last written first."""
+    """List the runs that can be resumed, the last written first."""
     ending = "_resume.npz"
     names = [path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")]
     runs = [Run(folder, name) for name in names if re.fullmatch(re.escape(stem) + "(_run[0-9]+)?", name)]
@@ -128,7 +128,7 @@ def resume_run(folder: Path, stem: str, config: dict, wanted: bool | str, epochs
 
 
 def _read_states(folder: Path, stem: str, wanted: bool | str) -> list[tuple[Run, RunState]]:
-    """The readable states of the wanted runs, the last written first."""
+    """Read the states of the wanted runs, the last written first; unreadable ones are skipped."""
     runs = find_runs(folder, stem)
     if wanted not in (True, "auto"):
         names = ", ".join(sorted(run.name for run in runs))
@@ -147,7 +147,7 @@ def _read_states(folder: Path, stem: str, wanted: bool | str) -> list[tuple[Run,
 
 
 def _mismatch(folder: Path, stem: str, states: list[tuple[Run, RunState]], config: Mapping[str, Any]) -> str:
-    """Why no run can be resumed, with the run that differs least."""
+    """Say why no run can be resumed, with the run that differs least."""
     if not states:
         return f"no run of {stem} to resume in {folder}; start a new run with train.resume=false"
     run, state = min(states, key=lambda pair: len(differences(pair[1].config, config)))

@@ -16,7 +16,7 @@ _SMALLEST_SPREAD = 0.5
 
 
 def gender_targets(genders: np.ndarray) -> np.ndarray:
-    """One-hot genders.
+    """Encode genders one-hot.
 
     Args:
         genders: `(n,)`, 0, 1 or NaN.
@@ -33,7 +33,7 @@ def gender_targets(genders: np.ndarray) -> np.ndarray:
 def age_targets(
     ages: np.ndarray, kind: str = "onehot", sigma: float = 2.0, spreads: np.ndarray | None = None
 ) -> np.ndarray:
-    """Distributions over the 101 age classes.
+    """Build distributions over the 101 age classes.
 
     "onehot" is one class; an age between two whole years is split between them so that the expectation is the age.
     "gaussian" is the label distribution of DLDL (Gao et al., "Deep Label Distribution Learning with Label Ambiguity",
@@ -65,7 +65,7 @@ def age_targets(
 
 
 def _density(distance: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Normal densities, not normalised: `distance` `(n, 101)` and `width` `(n,)` in years."""
+    """Compute normal densities, not normalised: `distance` `(n, 101)` and `width` `(n,)` in years."""
     return np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
 
 
@@ -129,7 +129,7 @@ def mix_age_targets(targets: np.ndarray, share: np.ndarray, partner: np.ndarray)
 
 
 def gender_weights(genders: np.ndarray) -> np.ndarray:
-    """`(n,)` float32: 1 where the gender is known, else 0."""
+    """Weigh the rows of the gender head: `(n,)` float32, 1 where the gender is known, else 0."""
     return np.isfinite(genders).astype(np.float32)
 
 
@@ -157,7 +157,7 @@ def age_weights(
 
 
 def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
-    """Weights for rare ages: `frequency ** -power`, with mean 1 over the rows.
+    """Compute weights for rare ages: `frequency ** -power`, with mean 1 over the rows.
 
     The frequency is smoothed over neighbouring years (Yang et al., "Delving into Deep Imbalanced Regression", arXiv
     2102.09554), so that an age with one image does not outweigh its neighbours.

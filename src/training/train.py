@@ -17,7 +17,6 @@ from src.training.callbacks import (
     StepBar,
     StepCallbacks,
     WandbLogger,
-    WeightAverage,
 )
 from src.training.config import Config
 from src.training.data import make_sequences, table_names
@@ -25,6 +24,7 @@ from src.training.distributed import ALONE, Group
 from src.training.model import make_model, precision_policy
 from src.training.resume import ResumeFile, RunState
 from src.training.runs import Run, begin_run, resume_run
+from src.training.weight_average import WeightAverage
 
 SAME_COMMAND = ("the same command", "the same command and train.resume=true")
 """What to run after Ctrl-C: where no epoch is done, and where some are."""
@@ -86,7 +86,7 @@ def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
 
 
 def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, str]) -> str:
-    """What an interruption leaves, and how to resume."""
+    """Describe what an interruption leaves, and how to resume."""
     if not state.epochs:
         return f"no epoch is done, so there is nothing for train.resume=true; start again with: {commands[0]}"
     return f"{state.epochs} of {epochs} epochs of run {run.name} are kept; resume with: {commands[1]}"

@@ -17,13 +17,13 @@ from src.cli import ROOT, UserError
 from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
 from src.models import weights
-from src.training.callbacks import WeightAverage
 from src.training.config import Config
 from src.training.data import choose_margin
 from src.training.losses import AgeMeanAbsoluteError
 from src.training.resume import read_state
 from src.training.targets import age_class_weights, age_counts
 from src.training.train import open_run, train
+from src.training.weight_average import WeightAverage
 
 TINY = [sys.executable, str(ROOT / "tests" / "tiny_train.py")]
 FIGURES = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
