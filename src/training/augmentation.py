@@ -221,7 +221,7 @@ def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def motion_kernel(length: float, angle: float) -> np.ndarray:
-    """Build an odd, square, float32 filter kernel of sum 1: a line of `length` pixels at `angle` degrees (anticlockwise)."""
+    """Build an odd, square, float32 kernel of sum 1: a line of `length` pixels at `angle` degrees (anticlockwise)."""
     half = math.ceil((length - 1) / 2)
     samples = 8 * math.ceil(length)
     along = ((np.arange(samples) + 0.5) / samples - 0.5) * length  # pixels from the middle

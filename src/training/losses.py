@@ -54,7 +54,7 @@ def _log(probability):
 
 
 def expected_age_error(true, predicted):
-    """Compute the absolute difference of expected ages in years, `(batch,)`; for a range the distance to it, 0 within."""
+    """Compute the difference of expected ages in years, `(batch,)`; for a range the distance to it, 0 within."""
     years = keras.ops.arange(AGE_CLASSES, dtype="float32")
     if true.shape[-1] == AGE_CLASSES:
         return keras.ops.abs(keras.ops.sum((true - predicted) * years, axis=-1))
