@@ -1,7 +1,9 @@
 """Makes weight files of other programs for the tests: of Keras 2, of Keras 3 without our description."""
 
+import contextlib
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -31,15 +33,18 @@ def randomize(model) -> None:
 def settle_batch_norm(model) -> None:
     """Sets all running statistics by 16 images, so that signals neither die nor explode on their way.
 
-    All channels of a layer get the same variance: rare ones would be amplified, and with them the rounding.
+    All channels of a layer get the same variance: rare ones would be amplified, and with them the rounding. Without
+    dropout, which would make other statistics each time.
     """
     norms = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-    momenta = [layer.momentum for layer in norms]
+    with contextlib.ExitStack() as stack:
+        for layer in norms:
+            stack.enter_context(mock.patch.object(layer, "momentum", 0.0))
+        for layer in model.layers:
+            if hasattr(layer, "rate"):
+                stack.enter_context(mock.patch.object(layer, "rate", 0.0))
+        model(random_images(model.inputs[0].shape[1], 16), training=True)
     for layer in norms:
-        layer.momentum = 0.0
-    model(random_images(model.inputs[0].shape[1], 16), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
         *others, variance = layer.get_weights()
         layer.set_weights([*others, np.full_like(variance, variance.mean())])
 

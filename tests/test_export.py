@@ -5,7 +5,6 @@ import io
 import re
 import shutil
 
-import numpy as np
 import pytest
 from script_runs import error_line, run_help, run_script
 
@@ -53,12 +52,14 @@ def test_documented_lines_of_each_runtime(form, tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     info = weights.identify(weights.bundled())
     assert result.stdout.startswith(f"{OUTPUTS[form]}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}")
-    names = {}
-    with contextlib.redirect_stdout(io.StringIO()):
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
         exec(page_block("faces = resize("), names)
         exec(page_block(f'"{OUTPUTS[form]}"'), names)
     estimator = AgeGenderEstimator.load()
+    assert len(names["faces"]) == (2 if estimator.mirrored else 1)
     face = crop_box(read_image(ROOT / "samples" / "grace_hopper.jpg"), (161, 137, 377, 353), estimator.margin)
     (age,), (male,) = estimator.predict([face])
-    np.testing.assert_allclose(names["gender"][:, 1], [male], atol=1e-4)
-    np.testing.assert_allclose(names["age"] @ np.arange(101), [age], atol=1e-3)
+    printed_male, printed_age = map(float, printed.getvalue().split())
+    assert printed_male == pytest.approx(male, abs=1e-4)
+    assert printed_age == pytest.approx(age, abs=1e-3)
