@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,7 +183,7 @@ def measure_live(photo: Path, estimator: AgeGenderEstimator, seconds: int) -> No
     """Play a 640 x 480 video of 30 frames per second in which the photo moves."""
     image = cv2.resize(read_image(photo), (720, 540))
     predictor = Predictor(FaceDetector(), estimator, estimator.margin, estimator.info.resize)
-    predictor.predict(image)  # warm-up
+    predictor.predict(image)  # warm-up of the network; every thread of the live mode makes its own detector
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (640, 480))
@@ -193,10 +193,15 @@ def measure_live(photo: Path, estimator: AgeGenderEstimator, seconds: int) -> No
         writer.release()
         source = Source(str(path))
         summary = run_live(source, NoWindow(), predictor, estimator.info.model_name)
-    age = statistics.median(summary.label_ages) * 1000 if summary.label_ages else float("nan")
+
+    def middle(values: Sequence[float]) -> str:
+        return f"{statistics.median(values) * 1000:.0f} ms" if values else "unknown"
+
     print(
         f"\nLive, 640 x 480 at 30 frames per second, {estimator.info.model_name} at {estimator.info.img_size} pixels: "
-        f"{summary.rate:.1f} frames per second shown, labels {age:.0f} ms older than their frame (median)"
+        f"{summary.shown} frames shown, {summary.rate:.1f} per second, {middle(summary.delays)} after their capture. "
+        f"Older than their frame (medians of the last {len(summary.label_ages)} with a face): "
+        f"labels {middle(summary.label_ages)}, boxes {middle(summary.box_ages)}"
     )
 
 

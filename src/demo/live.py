@@ -1,26 +1,33 @@
-"""The demo in a window: capture, estimation and display run in threads of their own; the newest frame wins."""
+"""The demo in a window: capture, three steps of following faces, and display in threads; the newest frame wins."""
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from src.cli import JobError
 from src.demo.drawing import draw_predictions, draw_status
+from src.demo.following import Captured, Faces, Labels
 from src.demo.sources import Source
-from src.demo.tracking import Tracker
 from src.demo.window import Window
 from src.images import write_image
-from src.inference import Prediction, Predictor
+from src.inference import Predictor
 
 T = TypeVar("T")
+
+REST = 3
+"""Pause after a full search for new faces, as a multiple of the time that it took; no pause while a face is missing."""
+PATIENCE = 0.5
+"""Share of the time between two frames for which a frame waits for its own boxes; after that it is shown with older
+ones."""
 
 
 class Slot(Generic[T]):
@@ -49,28 +56,30 @@ class Slot(Generic[T]):
             self._changed.wait_for(lambda: self._number > than or self.ended, seconds)
             return (self._number, self._item) if self._number > than else (than, None)
 
-
-class Captured(NamedTuple):
-    """A frame and the second of `time.monotonic` at which it was captured."""
-
-    image: np.ndarray
-    time: float
-
-
-class Labels(NamedTuple):
-    """Predictions for a frame that was captured at `time`."""
-
-    predictions: list[Prediction]
-    time: float
+    def wait_for(self, wanted: Callable[[T], bool], seconds: float) -> T | None:
+        """Return the newest item, as soon as it is one that is wanted or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended or (self._item is not None and wanted(self._item)), seconds)
+            return self._item
 
 
 @dataclass
 class LiveSummary:
-    """Number of frames shown, and of the last ones the times of showing and the ages of their labels, seconds."""
+    """What was shown, all but `shown` of the last frames and in seconds.
+
+    Attributes:
+        shown: Number of frames.
+        times: When a frame was shown.
+        delays: How long after its capture a frame was shown.
+        label_ages: How much older than the shown frame the one is of which the shown ages were estimated.
+        box_ages: The same for the one in which the boxes were found.
+    """
 
     shown: int = 0
     times: deque = field(default_factory=lambda: deque(maxlen=500))
+    delays: deque = field(default_factory=lambda: deque(maxlen=500))
     label_ages: deque = field(default_factory=lambda: deque(maxlen=500))
+    box_ages: deque = field(default_factory=lambda: deque(maxlen=500))
 
     @property
     def rate(self) -> float:
@@ -83,16 +92,19 @@ class LiveSummary:
 
 
 class Live:
-    """Run the capturing and the estimating thread for `run_live`."""
+    """Run the threads for `run_live`: one captures, the others follow faces, search for new ones and estimate them."""
 
-    def __init__(self, source: Source, predict: Callable[[np.ndarray], list[Prediction]]):
+    def __init__(self, source: Source, predictor: Predictor):
         self.frames: Slot[Captured] = Slot()
         self.labels: Slot[Labels] = Slot()
         self.fault: BaseException | None = None
         self.paused = False
         self._source = source
-        self._predict = predict
-        self._threads = [threading.Thread(target=self._guard, args=(job,)) for job in (self._capture, self._estimate)]
+        self._faces = Faces(predictor)
+        self._missing = threading.Event()
+        self._publishing = threading.Lock()
+        jobs = (self._capture, self._follow, self._search, self._estimate)
+        self._threads = [threading.Thread(target=self._guard, args=(job,)) for job in jobs]
 
     def __enter__(self) -> "Live":
         for thread in self._threads:
@@ -101,7 +113,7 @@ class Live:
 
     def __exit__(self, *_: object) -> None:
         self._source.close()
-        self.frames.end()
+        self._end()
         for thread in self._threads:
             thread.join()
 
@@ -111,10 +123,15 @@ class Live:
         except BaseException as error:
             self.fault = error
         finally:
-            self.frames.end()
+            self._end()
+
+    def _end(self) -> None:
+        self.frames.end()
+        self.labels.end()
+        self._missing.set()
 
     def _capture(self) -> None:
-        start = None
+        start, last = None, -math.inf
         for frame in self._source.frames():
             if not self._source.live:  # a file is played at its own pace, and waits
                 start = time.monotonic() - frame.time if start is None else start
@@ -124,16 +141,42 @@ class Live:
                     time.sleep(0.02)
             if self.frames.ended:
                 return
-            self.frames.put(Captured(frame.image, time.monotonic()))
+            now = time.monotonic()
+            self.frames.put(Captured(frame.image, now, min(now - last, 1.0)))
+            last = now
         if self._source.input.damage:
             raise JobError(self._source.describe_damage())
 
-    def _estimate(self) -> None:
-        tracker, number = Tracker(), 0
+    def _new_frames(self) -> Iterator[Captured]:
+        number = 0
         while not self.frames.ended:
             number, frame = self.frames.newer(number, 1.0)
             if frame is not None:
-                self.labels.put(Labels(tracker.update(self._predict(frame.image)), frame.time))
+                yield frame
+
+    def _follow(self) -> None:
+        for frame in self._new_frames():
+            if not self._faces.follow(frame):
+                self._missing.set()
+            self._publish()
+
+    def _search(self) -> None:
+        for frame in self._new_frames():
+            start = time.monotonic()
+            self._faces.search(frame)
+            self._missing.wait(REST * (time.monotonic() - start))
+            self._missing.clear()
+
+    def _estimate(self) -> None:
+        number = 0
+        while not self.labels.ended:
+            number, _ = self.labels.newer(number, 1.0)
+            while not self.labels.ended and self._faces.estimate():
+                self._publish()
+
+    def _publish(self) -> None:
+        with self._publishing:  # so that no thread replaces newer labels by older ones
+            self.labels.put(self._faces.labels())
 
 
 def run_live(
@@ -152,7 +195,7 @@ def run_live(
     """
     summary = LiveSummary()
     shown = None
-    with Live(source, predictor.predict) as live:
+    with Live(source, predictor) as live:
         number = 0
         while True:
             newest, frame = live.frames.newer(number, 0.03)
@@ -177,15 +220,18 @@ def run_live(
 
 
 def _show(window: Window, frame: Captured, live: Live, summary: LiveSummary, model_name: str) -> np.ndarray:
-    """Draw the newest labels on the frame and show it; return what was shown, without the line of status."""
-    _, labels = live.labels.newer(0, 0)
+    """Draw the frame's labels on it, or older ones, and show it; return what was shown, without the line of status."""
+    until = frame.time + PATIENCE * frame.interval
+    labels = live.labels.wait_for(lambda labels: labels.time >= frame.time, max(until - time.monotonic(), 0))
     predictions = labels.predictions if labels else []
     drawn = draw_predictions(frame.image, predictions)
     summary.shown += 1
-    summary.times.append(time.monotonic())
     if labels and predictions:
-        summary.label_ages.append(frame.time - labels.time)
+        summary.label_ages.append(frame.time - labels.estimated)
+        summary.box_ages.append(frame.time - labels.time)
     window.show(draw_status(drawn, f"{summary.rate:.0f} fps  {model_name}"))
+    summary.times.append(time.monotonic())
+    summary.delays.append(summary.times[-1] - frame.time)
     return drawn
 
 

@@ -77,6 +77,12 @@ class Predictor:
         self._estimate([labelled])
         return labelled.predictions
 
+    def estimate(self, image: np.ndarray, boxes: list[Box]) -> list[Prediction]:
+        """Estimate the faces in known boxes of one RGB image."""
+        labelled = LabelledImage("", image, boxes=boxes)
+        self._estimate([labelled])
+        return labelled.predictions
+
     def predict_images(
         self,
         items: Iterable[tuple[str, Any]],

@@ -7,22 +7,31 @@ import pytest
 from fake_capture import FakeCamera, FakeCapture, FakeVideo
 
 from src.cli import JobError
+from src.demo import live
 from src.demo.live import LiveSummary, Slot, run_live, save_image
 from src.demo.sources import Source
+from src.images.detector import Face
 from src.images.io import read_image
 from src.inference.predictor import Prediction
 
 
 class FakePredictor:
-    """One face a frame whose age is the frame's shade; takes `seconds`."""
+    """One face a frame whose age is the frame's shade; an estimate takes `seconds`."""
 
     def __init__(self, seconds=0.0):
         self.seconds, self.seen = seconds, []
+        self.detector = self
 
-    def predict(self, image):
+    def detect(self, image):
+        return [Face((10, 10, 30, 30), 1.0)]
+
+    def detect_in(self, image, regions):
+        return [Face((10, 10, 30, 30), 1.0)] if regions else []
+
+    def estimate(self, image, boxes):
         time.sleep(self.seconds)
         self.seen.append(int(image[0, 0, 0]))
-        return [Prediction((10, 10, 30, 30), float(image[0, 0, 0]), 0.0)]
+        return [Prediction(box, float(image[0, 0, 0]), 0.0) for box in boxes]
 
 
 class FakeWindow:
@@ -101,6 +110,40 @@ def test_slow_estimation_slows_nothing_down_and_the_newest_frame_wins():
     assert np.diff(predictor.seen).max() > 3  # frames in between were skipped
 
 
+def test_slow_full_searches_delay_no_estimate():
+    class SecondSearchHangs(FakePredictor):
+        def detect(self, image):
+            give_up = time.monotonic() + 60
+            while 0 < len(self.seen) < 20 and time.monotonic() < give_up:
+                time.sleep(0.01)
+            return super().detect(image)
+
+    predictor = SecondSearchHangs()
+    start = time.monotonic()
+    run_live(camera(EndlessCapture()), FakeWindow(["quit"], every=150), predictor, "Net")
+    assert len(predictor.seen) >= 20
+    assert time.monotonic() - start < 60
+
+
+def test_a_frame_is_shown_with_its_own_boxes(monkeypatch):
+    monkeypatch.setattr(live, "PATIENCE", 1000)
+    summary = run_live(camera(EndlessCapture()), FakeWindow(["quit"], every=60), FakePredictor(), "Net")
+    assert len(summary.box_ages) > 20
+    assert max(summary.box_ages) <= 0
+    assert len(summary.delays) == summary.shown
+
+
+def test_slot_waits_for_the_item_that_is_wanted():
+    slot = Slot()
+    assert slot.wait_for(lambda item: item > 1, 0.01) is None
+    slot.put(1)
+    assert slot.wait_for(lambda item: item > 1, 0.01) == 1
+    threading.Timer(0.1, slot.put, [2]).start()
+    assert slot.wait_for(lambda item: item > 1, 30) == 2
+    threading.Timer(0.1, slot.end).start()
+    assert slot.wait_for(lambda item: item > 5, 30) == 2
+
+
 def test_pause_holds_the_image_and_space_resumes():
     window = FakeWindow([" ", " ", "quit"], every=30)
     run_live(camera(EndlessCapture()), window, FakePredictor(), "Net")
@@ -154,13 +197,15 @@ def test_camera_that_fails_in_mid_stream_and_comes_back():
     assert not live_threads()
 
 
-def test_a_defect_in_the_estimating_thread_ends_the_demo():
-    class Broken:
-        def predict(self, image):
-            raise ZeroDivisionError
+@pytest.mark.parametrize("step", ["detect", "detect_in", "estimate"])
+def test_a_defect_in_a_thread_ends_the_demo(step):
+    def broken(*_):
+        raise ZeroDivisionError
 
+    predictor = FakePredictor()
+    setattr(predictor, step, broken)
     with pytest.raises(ZeroDivisionError):
-        run_live(camera(EndlessCapture()), FakeWindow(), Broken(), "Net")
+        run_live(camera(EndlessCapture()), FakeWindow(), predictor, "Net")
     assert not live_threads()
 
 

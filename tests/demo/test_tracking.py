@@ -1,6 +1,6 @@
 import pytest
 
-from src.demo.tracking import MEMORY, MISSES, Tracker, overlap
+from src.demo.tracking import DOUBTS, MEMORY, MISSES, Tracker, fits, overlap
 from src.inference.predictor import Prediction
 
 LEFT, RIGHT = (0, 0, 100, 100), (300, 0, 400, 100)
@@ -61,3 +61,53 @@ def test_another_face_elsewhere_does_not_inherit_the_number():
     tracker = Tracker()
     tracker.update([Prediction(LEFT, 20, 0.0)])
     assert {face.age for face in tracker.update([Prediction(RIGHT, 60, 1.0)])} == {20, 60}
+
+
+def test_a_region_stays_while_its_face_is_well_inside():
+    tracker = Tracker()
+    tracker.begin([LEFT])
+    (track,) = tracker.tracks
+    assert track.region == (-50, -50, 150, 150)
+    tracker.follow([moved(LEFT, 30)])
+    assert track.region == (-50, -50, 150, 150)
+    tracker.follow([moved(LEFT, 40)])  # 10 pixels from the edge, 15 are wanted
+    assert track.region == (-10, -50, 190, 150)
+
+
+def test_a_region_fits_faces_of_about_half_its_size():
+    region = (0, 0, 200, 200)
+    assert fits((50, 50, 150, 150), region)
+    assert fits((56, 56, 145, 145), region)
+    assert not fits((60, 60, 140, 140), region)  # 2.5 times the face
+    assert not fits((10, 10, 190, 190), region)
+
+
+def test_a_new_face_is_shown_once_it_is_followed_and_estimated():
+    tracker = Tracker()
+    tracker.begin([LEFT])
+    assert tracker.shown() == []
+    assert tracker.follow([moved(LEFT, 10)]) == {0: tracker.tracks[0]}
+    assert tracker.shown() == []
+    tracker.tracks[0].add(Prediction(LEFT, 30, 1.0))
+    assert tracker.shown() == [Prediction(moved(LEFT, 10), 30, 1.0)]
+
+
+def test_following_begins_no_track_and_full_searches_move_none():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 30, 1.0)])
+    tracker.follow([LEFT, RIGHT])
+    tracker.begin([moved(LEFT, 20)])
+    assert [track.box for track in tracker.tracks] == [LEFT]
+
+
+def test_a_face_that_full_searches_do_not_find_is_dropped_in_the_end():
+    tracker = Tracker()
+    tracker.update([Prediction(LEFT, 30, 1.0)])
+    for _ in range(DOUBTS):
+        tracker.begin([])
+    tracker.begin([LEFT])
+    for _ in range(DOUBTS):
+        tracker.begin([])
+    assert len(tracker.tracks) == 1
+    tracker.begin([])
+    assert tracker.tracks == []

@@ -233,3 +233,29 @@ def test_all_faces_of_a_panorama_are_found(grace):
         wide[:, k * 1000 : k * 1000 + 341] = cv2.resize(grace, (341, 400), interpolation=cv2.INTER_AREA)
     faces = FaceDetector().detect(wide)
     assert sorted(face.box[0] // 1000 for face in faces) == list(range(6))
+
+
+@pytest.mark.parametrize("scale", [0.6, 1, 4])
+def test_a_face_is_found_again_in_its_region_whatever_its_size(grace, scale):
+    image = cv2.resize(grace, None, fx=scale, fy=scale)
+    region = tuple(round(edge * scale) for edge in (50, 25, 490, 465))  # the face grown by half on each side
+    (face,) = FaceDetector().detect_in(image, [region])
+    assert overlap(tuple(edge / scale for edge in face.box), GRACE) > 0.6
+
+
+def test_regions_are_cut_at_the_border_and_boxes_are_those_of_the_image():
+    found = [rectangle(-10, 10, 90, 106)], [1.0], [0]
+    detector = Recorder([found, NOTHING])
+    faces = detector.detect_in(np.zeros((300, 400, 3), np.uint8), [(-96, 0, 96, 192), (250, 150, 442, 534)])
+    assert detector.searched == [(192, 96), (75, 75)]  # the second is searched at half its size
+    assert faces == [Face((0, 10, 90, 106), 1.0)]
+    detector = Recorder([found])
+    assert detector.detect_in(np.zeros((300, 400, 3), np.uint8), [(100, 50, 292, 242)])[0].box == (90, 60, 190, 156)
+    assert Recorder([]).detect_in(np.zeros((300, 400, 3), np.uint8), [(500, 0, 692, 192)]) == []
+
+
+def test_a_face_in_two_regions_is_found_once_and_turned_heads_at_any_score():
+    same, doubtful = ([rectangle(0, 0, 96, 96)], [0.5], [0]), ([rectangle(100, 0, 190, 90)], [-0.4], [5])
+    detector = Recorder([same, same, doubtful])
+    faces = detector.detect_in(np.zeros((300, 400, 3), np.uint8), [(0, 0, 192, 192)] * 3)
+    assert faces == [Face((0, 0, 96, 96), 0.5), Face((100, 0, 190, 90), -0.4, turned=True)]

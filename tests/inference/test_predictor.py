@@ -40,6 +40,12 @@ def test_one_image():
     assert predictor().predict(draw(None)) == []
 
 
+def test_known_boxes_are_estimated_without_a_search():
+    one = Predictor(None, FakeEstimator(), margin=0.0)
+    assert one.estimate(draw(30, None, 51), [(32, 0, 48, 16)]) == [Prediction((32, 0, 48, 16), 51.0, 0.2)]
+    assert one.estimate(draw(30), []) == []
+
+
 def test_margin_decides_what_the_estimator_sees():
     image = np.hstack([draw(40), draw(None), draw(None)])
     wide = Predictor(FakeDetector(), FakeEstimator(), margin=1.0).predict(image)
