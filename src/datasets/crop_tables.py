@@ -41,6 +41,16 @@ class Photo:
         return {name: getattr(self, name) for name in LABELS}
 
 
+def list_photos(
+    labels: str | None, input_dir: Path, output_dir: Path, margin: float
+) -> tuple[list[Photo], list[str], FoundImages]:
+    """List the photos of a label table (see `read_photos`), or all below a folder, with what else is there."""
+    if labels is None:
+        photos, found = find_photos(input_dir, output_dir)
+        return photos, [], found
+    return *read_photos(labels, input_dir, margin), FoundImages(input_dir)
+
+
 def find_photos(input_dir: Path, output_dir: Path) -> tuple[list[Photo], FoundImages]:
     """List the photos below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
 

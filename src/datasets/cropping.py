@@ -25,17 +25,15 @@ from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
     Photo,
     faces_table,
-    find_photos,
+    list_photos,
     not_used_table,
     read_filled_in,
-    read_photos,
 )
 from src.datasets.csv_table import write_csv
 from src.files import file_sha256, file_stamp, map_ahead
 from src.images import (
     Box,
     FaceDetector,
-    FoundImages,
     ImageError,
     check_margin,
     crop_box,
@@ -91,11 +89,7 @@ def crop_folder(
     """
     settings = settings or CropSettings()
     _check(input_dir, output_dir, settings)
-    found, contradicting = FoundImages(input_dir), list[str]()
-    if labels is None:
-        photos, found = find_photos(input_dir, output_dir)
-    else:
-        photos, contradicting = read_photos(labels, input_dir, settings.margin)
+    photos, contradicting, found = list_photos(labels, input_dir, output_dir, settings.margin)
     unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, (CONTRADICTING, ""))
     failed = dict(found.unreadable)
     unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}

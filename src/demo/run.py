@@ -14,6 +14,8 @@ from src.images import FaceDetector, check_margin
 from src.inference import Predictor
 
 if TYPE_CHECKING:
+    from src.demo.live import LiveSummary
+    from src.demo.video import VideoSummary
     from src.inference import AgeGenderEstimator
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,9 @@ def run_demo(
             found = find_input(image_dir, output_dir)
         else:
             # Here, because photos need no PyAV.
-            from src.demo.live import LiveSummary, run_live
+            from src.demo.live import run_live
             from src.demo.sources import Source
-            from src.demo.video import VideoSummary, run_video_to_files
+            from src.demo.video import run_video_to_files
 
             source = stack.enter_context(Source(camera, with_sound=output_dir is not None))
         if output_dir is None:
@@ -70,10 +72,7 @@ def run_demo(
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()
-    line, *notes = summary.line().split("\n")
-    print(line + (f"; results in {output_dir}" if output_dir else ""), *notes, sep="\n")
-    if isinstance(summary, Summary) and summary.failure():
-        raise JobError(summary.failure())
+    report(summary, output_dir)
 
 
 def check_options(margin: float | None, output_dir: Path | None, writes: bool, max_side: int | str) -> None:
@@ -84,6 +83,14 @@ def check_options(margin: float | None, output_dir: Path | None, writes: bool, m
         raise UserError("--skip_existing and --json require --output_dir FOLDER")
     if isinstance(max_side, int) and max_side < MIN_SIDE:
         raise UserError(f"--max_side must be >= {MIN_SIDE}, got {max_side}")
+
+
+def report(summary: "Summary | VideoSummary | LiveSummary", output_dir: Path | None) -> None:
+    """Print what was done; raise `JobError` if files failed."""
+    line, *notes = summary.line().split("\n")
+    print(line + (f"; results in {output_dir}" if output_dir else ""), *notes, sep="\n")
+    if isinstance(summary, Summary) and summary.failure():
+        raise JobError(summary.failure())
 
 
 def load_estimator(weight_file: str | None, background: bool = False) -> "AgeGenderEstimator":

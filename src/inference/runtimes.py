@@ -33,7 +33,7 @@ def open_runtime(weight_file: str | Path, background: bool = False, threads: int
     path = models.resolve(weight_file)
     if models.is_onnx(path):
         return onnx_runtime(path, threads)
-    info = models.identify_path(path)
+    info = models.identify(path)
     return InBackground(lambda: keras_runtime(path)) if background else keras_runtime(path), info
 
 
@@ -46,7 +46,7 @@ def onnx_runtime(path: Path, threads: int = 0) -> tuple[Run, WeightsInfo]:
 
 def keras_runtime(path: Path) -> Run:
     """Build the network of any other file that `models.resolve` returned in Keras, and compile it."""
-    model, _ = models.load_path(path)
+    model, _ = models.load_model(path)
     return models.compile_predict(model)
 
 

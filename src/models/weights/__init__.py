@@ -9,13 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "onnx": ["is_onnx", "open_session", "write_info"],
         "published": ["BUNDLED", "bundled"],
         "sandbox": ["resolve"],
-        "store": [
-            "identify",
-            "identify_path",
-            "load_model",
-            "load_path",
-            "load_weights_into",
-            "save_weights",
-        ],
+        "store": ["identify", "load_model", "load_weights_into", "save_weights"],
     },
 )

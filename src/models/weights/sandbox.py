@@ -4,12 +4,14 @@ The HDF5 library trusts the file: wrong bytes can make it loop forever (seen in 
 `H5HG__cache_heap_deserialize`), allocate gigabytes or crash. In a separate process this does no harm.
 """
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from src.cli import ROOT, UserError
+from src.files import file_stamp
 from src.models.weights import onnx, published
 
 SECONDS = 20.0
@@ -35,8 +37,14 @@ def resolve(weight_file: str | Path) -> Path:
     """
     path = published.resolve(weight_file)
     if path.parent.resolve() != ROOT / "pretrained_models" or path.stem != published.BUNDLED:
-        validate(path)
+        _validate_once(path, file_stamp(path))
     return path
+
+
+@functools.lru_cache
+def _validate_once(path: Path, stamp: tuple[int, int]) -> None:
+    """Validate a file unless this process has done so since it was changed last."""
+    validate(path)
 
 
 def validate(path: Path) -> None:

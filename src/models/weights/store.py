@@ -142,14 +142,8 @@ def identify(weight_file: str | Path) -> WeightsInfo:
         UserError: No weight file, or its network cannot be identified.
         JobError: A download failed.
     """
-    return identify_path(resolve(weight_file))
-
-
-def identify_path(path: Path) -> WeightsInfo:
-    """Identify a file that `resolve` returned."""
-    if onnx.is_onnx(path):
-        return onnx.read_info(path)
-    return identify_facts(path, read_facts(path))
+    path = resolve(weight_file)
+    return onnx.read_info(path) if onnx.is_onnx(path) else identify_facts(path, read_facts(path))
 
 
 def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
@@ -216,11 +210,7 @@ def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
         UserError: See `identify`; or the weights do not fit the network.
         JobError: A download failed.
     """
-    return load_path(resolve(weight_file))
-
-
-def load_path(path: Path) -> tuple[keras.Model, WeightsInfo]:
-    """Load a file that `resolve` returned; see `load_model`."""
+    path = resolve(weight_file)
     refuse_onnx(path)
     facts = read_facts(path)
     info = identify_facts(path, facts)
