@@ -63,8 +63,13 @@ def test_overlap_with_the_truth_by_hand():
 
 def test_reduced_rank_keeps_the_largest_values():
     rng = np.random.default_rng(0)
-    filter_ = np.append(rng.normal(size=SIZE), 0.7)
-    reduced = recipe.reduce_rank(filter_, 50)
+    parts = 0.01 * rng.normal(size=(31, 10, 2)) @ rng.normal(size=(31, 2, 10))  # 62 separable filters
+    filter_ = np.append(parts, 0.5)
+    windows = rng.normal(size=(400, SIZE)).astype(np.float32)
+    reduced = recipe.reduce_rank(filter_, 50, windows)
     values = np.linalg.svd(reduced[:-1].reshape(31, 10, 10), compute_uv=False)
     assert (values > 1e-9).sum() == 50
-    assert reduced[-1] == 0.7
+    new, old = recipe.Filters(reduced[None]).scores(windows)[:, 0], recipe.Filters(filter_[None]).scores(windows)[:, 0]
+    assert np.corrcoef(new, old)[0, 1] > 0.95
+    same = recipe.reduce_rank(filter_, 62, windows)
+    np.testing.assert_allclose(same, filter_, atol=1e-4)
