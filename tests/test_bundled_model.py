@@ -35,7 +35,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("80", "112", "128", "fairface"):
+    for run in ("80", "112", "128", "fairface", "frozen", "annealed"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "EfficientNetLite0_128_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -51,8 +51,9 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert all((ROOT / script).is_file() for script in scripts)
     assert scripts[-3:] == ["train.py", "recipes/average_weights.py", "export.py"]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
-    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128]
-    assert trainings[-1].data.db == ["utkface", "data/aaf_faces/faces.csv", "data/aaf_faces/faces.csv", "fairface"]
+    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128]
+    assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
+    assert [cfg.model.frozen for cfg in trainings[-3:]] == [0, 0.32, 0.32]
 
 
 def test_labels_by_list_and_by_folder(gender_tables, tmp_path):
