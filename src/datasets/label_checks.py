@@ -33,7 +33,7 @@ def read_databases(folder: Path, databases: Iterable[str], min_score: float) -> 
     files = {db: folder / f"{db}_crop" / f"{db}.mat" for db in databases}
     present = {db: path for db, path in files.items() if path.is_file()}
     if not present:
-        raise UserError(f"expected {' or '.join(map(str, files.values()))}, found neither: run `./download.sh`")
+        raise UserError(f"{' and '.join(map(str, files.values()))} not found: run `./download.sh`")
     return {db: read_imdb_wiki(path, db, min_score) for db, path in present.items()}
 
 

@@ -35,7 +35,7 @@ def databases(tmp_path):
 
 def test_only_what_is_there_is_read(databases, tmp_path):
     assert list(databases) == ["imdb"]
-    with pytest.raises(UserError, match=r"wiki.mat, found neither: run `./download.sh`"):
+    with pytest.raises(UserError, match=r"wiki.mat not found: run `./download.sh`"):
         label_checks.read_databases(tmp_path, ["wiki"], 1.0)
 
 

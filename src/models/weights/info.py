@@ -102,25 +102,22 @@ def check_info(info: WeightsInfo) -> None:
     def is_table(value: object, of: Callable[[object], bool]) -> bool:
         return isinstance(value, dict) and len(value) <= 100 and all(is_text(k) and of(v) for k, v in value.items())
 
-    checks = {
-        "model_name": is_text(info.model_name) and info.model_name.isidentifier(),
+    texts = ("model_name", "data", "run", "label", "version")
+    checks = {name: is_text(getattr(info, name)) for name in texts} | {
         "img_size": type(info.img_size) is int,
         "margin": is_number(info.margin) and 0 <= info.margin <= 10,
         "colour": info.colour in ("RGB", "BGR"),
         "gender_order": info.gender_order in (GENDERS, GENDERS[::-1]),
         "age_decoding": info.age_decoding == "expectation",
-        "data": is_text(info.data),
         "epoch": info.epoch is None or type(info.epoch) is int,
         "metrics": is_table(info.metrics, is_number),
         "versions": is_table(info.versions, is_text),
         "heads": info.heads in (HEADS, HEADS[:1], HEADS[1:]),
-        "run": is_text(info.run),
-        "label": is_text(info.label),
         "scaled": type(info.scaled) is bool,
         "resize": info.resize in RESIZES,
         "mirrored": type(info.mirrored) is bool,
-        "version": is_text(info.version),
     }
+    checks["model_name"] &= str(info.model_name).isidentifier()
     for name, good in checks.items():
         if not good:
             raise ValueError(f"{name} = {getattr(info, name)!r:.80}")
