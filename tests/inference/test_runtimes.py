@@ -14,7 +14,7 @@ from src.cli import ROOT, UserError
 from src.images import crop_box, list_images, read_image
 from src.images.detector import FaceDetector
 from src.inference import AgeGenderEstimator
-from src.inference.runtimes import InBackground
+from src.inference.runtimes import PART, InBackground, Parts, onnx_runtime
 
 
 def test_an_onnx_file_is_a_weight_file(tmp_path):
@@ -38,6 +38,32 @@ def test_what_the_description_says_is_done(tmp_path):
     estimator._run_network = lambda batch: (rows.append(len(batch)), run(batch))[1]
     estimator.predict([np.zeros((9, 7, 3), np.uint8)] * 3)
     assert rows == [6]
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_large_batch_gives_what_its_faces_give_alone(threads, tmp_path):
+    run, _ = onnx_runtime(write(network(), tmp_path), threads)
+    batch = np.random.default_rng(0).integers(0, 256, (4 * PART + 1, 16, 16, 3), np.uint8)
+    alone = [run(batch[row : row + 1]) for row in range(len(batch))]
+    for output, outputs in zip(run(batch), zip(*alone, strict=True), strict=True):
+        assert np.ptp(outputs, 0).max() > 1e-4  # the faces differ
+        np.testing.assert_allclose(output, np.concatenate(outputs), atol=1e-6)
+
+
+def test_parts_are_small_and_stay_in_order():
+    sizes, opened = [], []
+
+    def open_one():
+        opened.append(1)
+        return lambda batch: (sizes.append(len(batch)), (batch, 2 * batch))[1]
+
+    parts, batch = Parts(open_one, threads=2), np.arange(2 * PART + 1)
+    for _ in range(2):
+        first, second = parts(batch)
+        np.testing.assert_array_equal(first, batch)
+        np.testing.assert_array_equal(second, 2 * batch)
+    assert max(sizes) <= PART
+    assert opened == [1]
 
 
 def test_published_names_that_are_onnx_are_checked_first(tmp_path):
