@@ -35,7 +35,7 @@ def cumulative_score(true_age: ArrayLike, predicted_age: ArrayLike, k: float = 5
 def epsilon_error(mean: ArrayLike, std: ArrayLike, predicted_age: ArrayLike) -> float:
     """Return the error of the ChaLearn LAP age challenges: mean of `1 - exp(-(x - mean)**2 / (2 * std**2))`.
 
-    A miss costs the more the better the voters agreed (Escalera et al., "ChaLearn Looking at People 2015", ICCVW 2015).
+    The smaller the spread of the votes, the larger the penalty for an error (Escalera et al., "ChaLearn Looking at People 2015", ICCVW 2015).
 
     Args:
         mean: Mean of the votes, years.
@@ -86,14 +86,15 @@ def reliability_table(true_gender: ArrayLike, male_probability: ArrayLike, bins:
     The confidence is the probability of the predicted gender, 0.5..1, cut into `bins` equal parts.
 
     Returns:
-        One row per part that has images: `confidence_from`, `confidence_to`, `n`, `confidence` (mean)
+        One row per part that has images, without those of unknown gender or probability: `confidence_from`, `confidence_to`, `n`, `confidence` (mean)
         and `accuracy` (share right).
     """
     confidence = np.abs(np.asarray(male_probability, dtype=np.float64) - 0.5) + 0.5
-    part = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    rows = pd.DataFrame({"part": part, "n": _gender_hits(true_gender, male_probability)})
-    rows = rows.assign(confidence=confidence, accuracy=rows["n"]).dropna()
-    table = rows.groupby("part").agg({"n": "size", "confidence": "mean", "accuracy": "mean"})
+    rows = pd.DataFrame({"confidence": confidence, "accuracy": _gender_hits(true_gender, male_probability)}).dropna()
+    rows["part"] = np.minimum(((rows["confidence"] - 0.5) * 2 * bins).astype(int), bins - 1)
+    table = rows.groupby("part").agg(
+        n=("part", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean")
+    )
     limits = {"confidence_from": 0.5 + table.index / (2 * bins), "confidence_to": 0.5 + (table.index + 1) / (2 * bins)}
     return pd.DataFrame(limits, table.index).join(table).reset_index(drop=True)
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from src.datasets import BLUE, GREY, ORANGE, new_figure
 from src.evaluation import metrics
 from src.evaluation.age_groups import FAIRFACE
+from src.files import write_whole
 from src.labels import MAX_AGE
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: The file cannot be written; an older one is as it was.
     """
-    figure.savefig(path, dpi=120)
+    with write_whole(path) as part:
+        figure.savefig(part, dpi=120)
 
 
 def _known(true_age: ArrayLike, predicted_age: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

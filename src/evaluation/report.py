@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from src.files import write_whole
+
 MAX_NAMED = 10
-"""So many images of a kind are named in the text; `report.json` names all."""
+"""Maximum number of images per kind that the text names; `report.json` names all."""
 
 COLUMNS = {
     "n": ("n", ",d"),
@@ -139,12 +141,13 @@ def write_files(folder: Path, lines: list[str], report: dict[str, Any], predicti
     """Write `report.txt`, `report.json` and `predictions.csv` (the columns of `predictions`, without index).
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: A file cannot be written; an older one is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    with write_whole(folder / "report.txt") as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
     text = json.dumps(report, indent=1, ensure_ascii=True, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    predictions.to_csv(
-        folder / "predictions.csv", index=False, lineterminator="\n", encoding="utf-8", errors="surrogateescape"
-    )
+    with write_whole(folder / "report.json") as part:
+        part.write_text(text + "\n", encoding="utf-8")
+    with write_whole(folder / "predictions.csv") as part:
+        predictions.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", errors="surrogateescape")

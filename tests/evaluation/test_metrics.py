@@ -83,6 +83,12 @@ def test_calibration_over_nothing():
     assert math.isnan(metrics.expected_calibration_error(metrics.reliability_table([NAN], [0.7])))
 
 
+def test_calibration_skips_rows_without_a_probability():
+    """A gender head that was not trained predicts NaN."""
+    assert metrics.reliability_table([1, 0], [0.9, NAN]).n.tolist() == [1]
+    assert metrics.reliability_table([NAN, NAN], [NAN, NAN]).empty
+
+
 def test_table_by_group():
     predictions = pd.DataFrame(
         {

@@ -55,6 +55,20 @@ def test_confusion_shows_percentages_of_each_true_group():
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 1]])
 
 
+def test_a_full_disk_leaves_the_older_plot(tmp_path, monkeypatch):
+    (tmp_path / "scatter.png").write_bytes(b"older")
+    figure = plots.plot_scatter({"true age": ([30.0], [31.0])})
+
+    def fail(path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure, "savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        plots.save(figure, tmp_path / "scatter.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_figures_of_next_to_nothing_are_saved(tmp_path, count):
     ages = [30.0] * count

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -202,3 +203,17 @@ def test_files(outcome, tmp_path):
     assert (folder / "report.txt").read_bytes() == b"first\nsecond\n"
     assert (folder / "predictions.csv").read_bytes() == b'path,age\n"a,b.jpg",1\n'
     assert json.loads((folder / "report.json").read_text()) == report
+
+
+def test_a_full_disk_leaves_the_older_files(outcome, tmp_path, monkeypatch):
+    def fail(self, path, *_, **__):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    for owner, method, name in [(pd.DataFrame, "to_csv", "predictions.csv"), (Path, "write_text", "report.txt")]:
+        (tmp_path / name).write_bytes(b"older")
+        monkeypatch.setattr(owner, method, fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_files(tmp_path, ["line"], summarise(outcome), pd.DataFrame({"age": [1]}))
+        assert (tmp_path / name).read_bytes() == b"older"
+    assert {path.name for path in tmp_path.iterdir()} == {"report.txt", "report.json", "predictions.csv"}
