@@ -56,7 +56,7 @@ class Outcome:
 
     Attributes:
         predictions: See the header of this module; the table's order.
-        skipped: Images that could not be read.
+        skipped: Images that could not be read, or whose face box lies outside.
         faceless: Images in which no face was found.
         detections: One row per image in which faces were searched for, `boxes` and `overlap` (float64), see `Prepared`.
     """
@@ -117,11 +117,15 @@ def _boxes(table: pd.DataFrame) -> list[Box | None]:
 def _prepare_face(
     path: str, margin: float, image: Any, box: Box | None, searched: bool, info: Any, detector: Any
 ) -> Prepared | Skipped:
-    if not isinstance(image, np.ndarray):
-        try:
+    try:
+        if not isinstance(image, np.ndarray):
             image = read_image(path)
-        except ImageError as error:
-            return Skipped(path, str(error))
+        return _cut_input(image, margin, box, searched, info, detector)
+    except ImageError as error:
+        return Skipped(path, str(error))
+
+
+def _cut_input(image: np.ndarray, margin: float, box: Box | None, searched: bool, info: Any, detector: Any) -> Prepared:
     if not searched:
         return Prepared(resize(crop_to_margin(image, margin, info.margin, box), info.img_size, info.resize))
     boxes = [face.box for face in detector.detect(image)]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from src.cli import UserError
+from src.images.io import ImageError
 
 Box = tuple[int, int, int, int]
 
@@ -102,13 +103,17 @@ def face_region(size: tuple[int, int], image_margin: float, model_margin: float,
 
     Raises:
         ValueError: `model_margin` is above `image_margin`.
+        ImageError: The box, grown by `model_margin`, lies outside the image.
     """
     if model_margin > image_margin:
         raise ValueError(f"model margin must be <= {image_margin:g}, the margin of the image, got {model_margin:g}")
     height, width = size
     if box is not None:
         left, top, right, bottom = grow_box(box, model_margin)
-        return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        if left >= right or top >= bottom:
+            raise ImageError(f"face box {box} lies outside the image of {width} x {height} pixels")
+        return left, top, right, bottom
     keep = (1 + 2 * model_margin) / (1 + 2 * image_margin)
     new_height, new_width = max(round(height * keep), 1), max(round(width * keep), 1)
     top, left = (height - new_height) // 2, (width - new_width) // 2

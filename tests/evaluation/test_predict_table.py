@@ -54,6 +54,16 @@ def test_unreadable_images_are_named(tmp_path):
     assert "not an image" in outcome.skipped[0].reason
 
 
+@pytest.mark.parametrize("detect", [False, True])
+def test_a_face_box_outside_its_image_is_named(tmp_path, detect):
+    paths = write_faces(tmp_path, [20, 30])
+    box = {"left": [0.0, 90.0], "top": [0.0, 90.0], "right": [8.0, 99.0], "bottom": [8.0, 99.0]}
+    outcome = predict_table(FakeEstimator(), table_of(paths, margin=0.5, **box), CentreDetector(), detect)
+    assert outcome.predictions["path"].tolist() == [str(paths[0])]
+    assert [skipped.path for skipped in outcome.skipped] == [str(paths[1])]
+    assert "(90, 90, 99, 99) lies outside the image" in outcome.skipped[0].reason
+
+
 def test_face_crops_are_cut_to_the_margin_of_the_weights(tmp_path):
     # Margin 0.5 to 0: the central half of each side stays, here all 50; its surroundings are 200.
     image = face(200, size=32)

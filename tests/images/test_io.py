@@ -164,6 +164,13 @@ def test_crop_to_margin_follows_a_face_that_is_not_in_the_centre():
         images.crop_to_margin(image, 0.1, 0.4, box)
 
 
+@pytest.mark.parametrize("box", [(20, 4, 30, 14), (0, 30, 10, 40), (-9, 4, -4, 14)])
+def test_a_face_box_outside_the_image_is_an_image_error(box):
+    image = np.zeros((18, 14, 3), np.uint8)
+    with pytest.raises(images.ImageError, match=r"lies outside the image of 14 x 18 pixels"):
+        images.crop_to_margin(image, 0.4, 0.2, box)
+
+
 def test_bilinear_resizing_does_not_average():
     stripes = np.zeros((8, 8, 3), np.uint8)
     stripes[:, 1::4] = stripes[:, 2::4] = 200

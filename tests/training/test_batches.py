@@ -267,6 +267,18 @@ def test_images_are_cut_around_the_box_that_the_table_knows(tmp_path):
     np.testing.assert_array_equal(batch.images[1], images.resize(images.crop_to_margin(image, 0.4, 0.0), 32))
 
 
+@pytest.mark.parametrize("augment", [None, AugmentConfig(flip_probability=0.5)])
+def test_a_row_whose_box_lies_outside_its_image_gets_no_weight(tmp_path, augment):
+    images.write_image(tmp_path / "a.png", np.full((60, 50, 3), 50, np.uint8))
+    box = {"left": [2, 200], "top": [10, 100], "right": [34, 300], "bottom": [42, 200]}
+    table = pd.DataFrame({"path": [str(tmp_path / "a.png")] * 2, "gender": 0.0, "age": 30.0, "margin": 0.4, **box})
+    batch = make_maker(table, augment, img_size=32, batch_size=2, margin=0.0).make(0, 0)
+    np.testing.assert_array_equal(batch.weights, [[1, 0], [1, 0]])
+    ((name, reason),) = batch.unreadable
+    assert name == str(tmp_path / "a.png")
+    assert reason == "face box (200, 100, 300, 200) lies outside the image of 50 x 60 pixels"
+
+
 def test_images_in_memory_and_in_files_side_by_side(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     images.write_image(tmp_path / "a.png", image)
