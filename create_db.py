@@ -7,13 +7,11 @@ Reads `data/{db}_crop/{db}.mat` (fetch it with `./download.sh`). `train.py` and 
 the table is missing; this script is for another `--min_score`, and prints how many rows each rule drops.
 """
 
-import argparse
-
 from src import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--db", default="imdb", choices=("imdb", "wiki"), help="dataset")
     parser.add_argument("--min_score", type=float, default=1.0, help="minimum score of the face")
     args = parser.parse_args()

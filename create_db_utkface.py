@@ -6,14 +6,13 @@ Decodes every image once; files that cannot be used are named and counted by rul
 for training, validation and test, by their content.
 """
 
-import argparse
 from pathlib import Path
 
 from src import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("-i", "--input", required=True, type=Path, help="folder of the images")
     parser.add_argument("-o", "--output", required=True, type=Path, help="table to write: NAME.csv or NAME.mat")
     parser.add_argument("--img_size", type=int, default=64, help="side of the images in a .mat, pixels")

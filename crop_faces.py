@@ -7,14 +7,14 @@ python crop_faces.py -i "data/All-Age-Faces" -o data/aaf_faces --labels aaf  # l
 Then train on it with `python train.py data.db=faces/faces.csv`. To resume a stopped run, repeat the command.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from src import cli
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+def parse_args(arguments: list[str] | None = None) -> Namespace:
+    parser = cli.Parser(__doc__)
     parser.add_argument("-i", "--input", required=True, type=Path, metavar="FOLDER", help="photos; subfolders count")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="new folder for the faces")
     parser.add_argument(

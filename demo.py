@@ -8,14 +8,14 @@ python demo.py --image_dir samples --output_dir results   annotated images and p
 Keys: Esc or q quits, s saves the frame, space pauses; in a folder any other key shows the next image.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from src import cli
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+def parse_args(arguments: list[str] | None = None) -> Namespace:
+    parser = cli.Parser(__doc__)
     source = parser.add_argument_group("where faces come from").add_mutually_exclusive_group()
     source.add_argument("--camera", default="0", help="index or device of a camera, address of a stream, or video file")
     source.add_argument(
@@ -38,7 +38,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     detector.add_argument(
         "--upsample",
-        type=lambda text: text if text == "auto" else int(text),
+        type=cli.auto_or_int,
         choices=("auto", 0, 1, 2, 3),
         default="auto",
         help="search at 2^N times the size, for small faces; auto: 0, and 1 where nothing is found",
@@ -48,7 +48,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     detector.add_argument(
         "--max_side",
-        type=lambda text: text if text == "auto" else int(text),
+        type=cli.auto_or_int,
         default="auto",
         help="longest side of the searched copy, pixels; auto: 640, and larger for panoramas and groups",
     )

@@ -10,21 +10,19 @@ Your own labelled images, photos or face crops:
     python evaluate.py --db my_table.csv --image_dir my_images --split all
 """
 
-import argparse
+from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-from src.cli import HelpFormatter, run
+from src.cli import Parser, run
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+def parse_args() -> Namespace:
+    parser = Parser(__doc__)
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
     parser.add_argument("--db", default="utkface", help="name of a table, or a .csv or .mat file")
     parser.add_argument("--image_dir", help="folder of the table's images (default: their usual place)")
     parser.add_argument("--split", default="test", choices=["train", "val", "test", "all"], help="part of the table")
-    parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
-    )
+    parser.add_argument("--flip", action=BooleanOptionalAction, help="average over mirror images (default: as trained)")
     parser.add_argument(
         "--detect", action="store_true", help="find the face in each image as demo.py does, and compare"
     )

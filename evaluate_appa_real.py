@@ -6,20 +6,18 @@ Other weights on the test part, with plots:
     python evaluate_appa_real.py --weight_file checkpoints/NAME.hdf5 --split test --output_dir results/appa-real
 """
 
-import argparse
+from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-from src.cli import HelpFormatter, run
+from src.cli import Parser, run
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+def parse_args() -> Namespace:
+    parser = Parser(__doc__)
     parser.add_argument("--weight_file", help="weights to evaluate (default: the bundled model)")
     parser.add_argument("--split", default="valid", choices=["valid", "test", "train"], help="part of the dataset")
     parser.add_argument("--image_dir", type=Path, help="the dataset's folder (default: appa-real/appa-real-release)")
-    parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="average over mirror images (default: as trained)"
-    )
+    parser.add_argument("--flip", action=BooleanOptionalAction, help="average over mirror images (default: as trained)")
     parser.add_argument("--batch_size", type=int, default=32, help="faces per call of the model")
     parser.add_argument("--output_dir", type=Path, help="folder for the report, predictions.csv and plots")
     return parser.parse_args()

@@ -8,14 +8,14 @@ python export.py --weight_file WEIGHTS --format saved_model -o age_gender
 The runtimes are optional: pip install -r requirements-export.txt
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
 from src import cli
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+def parse_args() -> Namespace:
+    parser = cli.Parser(__doc__)
     parser.add_argument("--weight_file", help="weight file or published name (default: the bundled model)")
     parser.add_argument(
         "--format", required=True, choices=("onnx", "litert", "openvino", "saved_model"), help="runtime"

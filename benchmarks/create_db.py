@@ -5,7 +5,6 @@
 Both start from loaded arrays; reading the .mat file is not timed. Their tables must be equal.
 """
 
-import argparse
 import math
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import HelpFormatter, JobError, run
+from src.cli import JobError, Parser, run
 from src.datasets import imdb_wiki
 from src.datasets.csv_table import write_csv
 
@@ -76,7 +75,7 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--entries", type=int, default=IMDB_ENTRIES, help="number of rows")
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the fastest counts")
     args = parser.parse_args()

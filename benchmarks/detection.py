@@ -10,7 +10,6 @@ middle of the image. Other boxes are false ones and faces in the background alik
 setting, to be told apart by eye. All settings search the same image in turn, so that a busy machine slows all alike.
 """
 
-import argparse
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from src.cli import Parser
 from src.images import (
     Box,
     Face,
@@ -118,10 +118,10 @@ def draw_sheet(tiles: list[np.ndarray]) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("photos", nargs="+", type=Path, help="folders or lists of images")
     parser.add_argument("--image_dir", type=Path, default=Path(), help="where the images of a list are")
-    parser.add_argument("--limit", type=int, default=300, help="images of each folder or list (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=300, help="images of each folder or list")
     parser.add_argument("--face", type=float, help="share of the image's width that the central face takes")
     parser.add_argument("--sheet", type=Path, help="image file for the default's other boxes")
     arguments = parser.parse_args()

@@ -6,7 +6,6 @@ Both networks run in `AgeGenderEstimator` with a batch of one face of the networ
 EfficientNetB3's weights are random, which does not change its time.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import HelpFormatter, run
+from src.cli import Parser, run
 
 CALLS = 100
 REFERENCE, REFERENCE_SIZE = "EfficientNetB3", 224
@@ -31,7 +30,7 @@ def use_one_core() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--weight_file", help="weights to measure (default: the bundled model)")
     args = parser.parse_args()
     use_one_core()

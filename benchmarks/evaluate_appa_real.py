@@ -7,7 +7,6 @@ The images are generated: JPEG files of 300 to 700 pixels in APPA-REAL's layout.
 does not change the time. Both ways get one call to warm up, and their predictions are compared.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import HelpFormatter, JobError, run
+from src.cli import JobError, Parser, run
 
 MARGIN = 0.3
 ROUNDS = 4
@@ -58,7 +57,7 @@ def predict_plainly(model, paths: list[str], img_size: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--count", type=int, default=1500, help="number of images")
     parser.add_argument("--model_name", default="EfficientNetB3", help="network")
     parser.add_argument("--img_size", type=int, default=224, help="input side, pixels")

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import h5py
 import numpy as np
 
-from src.cli import HelpFormatter, UserError
+from src.cli import Parser, UserError
 from src.models import weights
 from src.models.weights.hdf5 import read_facts
 from src.models.weights.info import ATTRIBUTE, to_json
@@ -173,7 +173,7 @@ def guarded(path: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="processor time to spend")
     parser.add_argument("--seed", type=int, default=0, help="number of the first batch")
     parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"), help="folder for files at fault")

@@ -7,7 +7,6 @@ Without `--image_dir` it writes JPEG files of 300 pixels to a temporary folder. 
 time of all threads, so it is comparable on a busy machine too.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src import images
-from src.cli import ROOT, HelpFormatter
+from src.cli import ROOT, Parser
 from src.training.config import AugmentConfig, Config
 from src.training.generator import BatchSettings, ImageSequence
 
@@ -93,7 +92,7 @@ def measure(batches: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--image_dir", type=Path, help="folder of images (default: generated ones)")
     parser.add_argument("--img_size", type=int, default=224, help="side of the model's input, pixels")
     parser.add_argument("--batch_size", type=int, default=64, help="images per batch")

@@ -94,7 +94,7 @@ def measure(cfg, paths: list[Path], steps: int) -> tuple[float, float]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of train.py")
     parser.add_argument("--batch_sizes", metavar="N,N,...", help="one row per size (default: model.batch_size)")
     parser.add_argument("--steps", type=int, default=100, help="steps per epoch")

@@ -8,7 +8,6 @@ good on the new (Wortsman et al., "Robust fine-tuning of zero-shot models", arXi
 validation data. The result describes itself as AFTER does, but for its metrics: evaluate it and give what came out.
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -51,10 +50,10 @@ def parse_metric(text: str) -> tuple[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("before", type=Path, help="weight file")
     parser.add_argument("after", type=Path, help="weight file of the same network")
-    parser.add_argument("--share", type=float, default=0.5, help="of the second file, 0..1 (default: %(default)s)")
+    parser.add_argument("--share", type=float, default=0.5, help="of the second file, 0..1")
     parser.add_argument("-o", "--output", type=Path, required=True, help="weight file to write")
     parser.add_argument(
         "--metrics", nargs="*", default=[], type=parse_metric, metavar="NAME=VALUE", help="validation metrics to store"

@@ -8,11 +8,15 @@ used) and validated on a tenth of its persons; the set of men and women by its f
 two images of each man and four of each woman, so that a few hundred famous people do not outweigh the rest.
 """
 
-import argparse
 import hashlib
+import sys
 from pathlib import Path
 
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from src.cli import Parser
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 COLUMNS = ["genders", "ages", "img_paths"]
@@ -46,6 +50,6 @@ def thin_lfw(data: Path = DATA) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("step", choices=("labels", "thin"), help="labels: before crop_faces.py; thin: after it")
     {"labels": write_labels, "thin": thin_lfw}[parser.parse_args().step]()

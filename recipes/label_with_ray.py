@@ -221,16 +221,14 @@ def positive(text: str) -> int:
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(__doc__)
     parser.add_argument("--images", required=True, help="folder, glob or image: a local path or a pyarrow.fs address")
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder of the Parquet files")
     parser.add_argument("--skip_existing", action="store_true", help="resume: skip images with rows in --output_dir")
     parser.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")
     parser.add_argument("--address", help="address of a Ray cluster, or auto (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--workers", type=positive, metavar="N", help="maximum number of workers (default: all cores)")
-    parser.add_argument(
-        "--cpus_per_worker", type=positive, default=1, metavar="N", help="cores per worker (default: %(default)s)"
-    )
+    parser.add_argument("--cpus_per_worker", type=positive, default=1, metavar="N", help="cores per worker")
     return parser.parse_args(arguments)
 
 

@@ -14,7 +14,6 @@ python recipes/profile_detector.py --faces data/FairFace --photos data/All-Age-F
 Learns from rows of the split `train` only. Takes about 10 minutes of one core.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,11 +292,11 @@ def reduce_rank(filter_: np.ndarray, rank: int, windows: np.ndarray) -> np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", default="data/FairFace", help="folder of FairFace (default: %(default)s)")
-    parser.add_argument("--photos", default="data/All-Age-Faces", help="folder of All-Age-Faces (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=PROFILES, help="file to write (default: %(default)s)")
-    parser.add_argument("--shift", type=float, default=1.3, help="subtracted from every score (default: %(default)s)")
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--faces", default="data/FairFace", help="folder of FairFace")
+    parser.add_argument("--photos", default="data/All-Age-Faces", help="folder of All-Age-Faces")
+    parser.add_argument("--output", type=Path, default=PROFILES, help="file to write")
+    parser.add_argument("--shift", type=float, default=1.3, help="subtracted from every score")
     parser.add_argument("--limit", type=int, help="face crops to search, for a try (default: all)")
     args = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import argparse
 import atexit
 import logging
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -23,12 +24,38 @@ THRESHOLD = -0.5
 """Minimum score of a face, unless a script is told another one; see `src.images.FaceDetector`."""
 
 
+PACKAGES = {"hydra": "hydra-core", "ai_edge_litert": "ai-edge-litert"}
+"""Names of packages that are imported under another name."""
+SINGLY = ("requirements-export.txt", "requirements-ray.txt")
+"""Files whose packages are of use one by one; so is PyAV, of requirements.txt: for videos and cameras."""
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Show a script's docstring as it is written, and the defaults of its options."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         shown = action.default is not None and not isinstance(action.default, bool)
         return super()._get_help_string(action) if shown else action.help
+
+
+class Parser(argparse.ArgumentParser):
+    """Parse the options of a script with this docstring; a mistake prints one line, `error: ...`, and exits with 2."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=HelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(fail(message.removeprefix("argument "), 2))
+
+
+def auto_or_int(text: str) -> int | str:
+    """Parse an option that is `auto` or a whole number."""
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be auto or a whole number, got {text!r}") from None
 
 
 class UserError(Exception):
@@ -76,7 +103,7 @@ def call(main: Callable[[], int | None]) -> int:
 def end(code: int) -> NoReturn:
     """End the process at once, without unloading libraries whose threads still run.
 
-    A Ctrl-C that nobody has looked at yet turns success into 130.
+    If an interrupt is pending, exit with 130 instead of 0.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if code == 0:
@@ -114,11 +141,22 @@ def show_warnings() -> None:
 def _missing(error: ImportError) -> str:
     """Name what to install when a package, or a system library that a package needs, is missing."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name} is missing; run pip install -r requirements.txt"
+        return f"the package {error.name} is missing; run {_install_command(error.name or '')}"
     return (
         f"a system library of {error.name or 'a package'} is missing ({error}); "
         "on Debian and Ubuntu run sudo apt-get install libgl1 libglib2.0-0"
     )
+
+
+def _install_command(module: str) -> str:
+    """Return the smallest installation that adds a package; only what requires TensorFlow installs it."""
+    name = PACKAGES.get(module.split(".")[0], module.split(".")[0])
+    for file in ("requirements-evaluate.txt", *SINGLY, "requirements.txt"):
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        spec = next((line for line in lines if re.match(rf"{re.escape(name)}[\[<>=]", line)), None)
+        if spec:
+            return f'pip install "{spec}"' if file in SINGLY or name == "av" else f"pip install -r {file}"
+    return "pip install -r requirements.txt"
 
 
 def one_line(error: object, length: int = 200) -> str:

@@ -38,6 +38,21 @@ def raiser(error):
             "error: the package dlib is missing; run pip install -r requirements.txt\n",
         ),
         (
+            ModuleNotFoundError("No module named 'av.codec'", name="av.codec"),
+            1,
+            'error: the package av.codec is missing; run pip install "av>=18.0,<19"\n',
+        ),
+        (
+            ModuleNotFoundError("No module named 'pandas'", name="pandas"),
+            1,
+            "error: the package pandas is missing; run pip install -r requirements-evaluate.txt\n",
+        ),
+        (
+            ModuleNotFoundError("No module named 'ai_edge_litert'", name="ai_edge_litert"),
+            1,
+            'error: the package ai_edge_litert is missing; run pip install "ai-edge-litert>=2.0,<3"\n',
+        ),
+        (
             ImportError("libGL.so.1: cannot open shared object file: No such file or directory"),
             1,
             "error: a system library of a package is missing (libGL.so.1: cannot open shared object file: "
@@ -50,6 +65,30 @@ def raiser(error):
 def test_errors_are_one_line_and_a_code(error, code, line, capsys):
     assert run(raiser(error)) == code
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "x"], "--size: must be auto or a whole number, got 'x'"),
+        (["--size", "7"], "--size: invalid choice: 7 (choose from auto, 1)"),
+        (["--siz"], "--size: expected one argument"),
+        (["--other"], "unrecognized arguments: --other"),
+    ],
+)
+def test_mistakes_in_options_are_one_line(arguments, message, capsys):
+    parser = cli.Parser("What it does.")
+    parser.add_argument("--size", type=cli.auto_or_int, choices=("auto", 1), default="auto", help="pixels")
+    assert run(lambda: parser.parse_args(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert re.sub("'(auto)'", r"\1", err) == f"error: {message}\n"  # Python 3.11 quotes the choices
+    assert out == ""
+    assert parser.parse_args(["--size", "1"]).size == 1
+
+
+def test_all_scripts_use_the_parser():
+    scripts = [*cli.ROOT.glob("*.py"), *cli.ROOT.glob("recipes/*.py"), *cli.ROOT.glob("benchmarks/*.py")]
+    assert [path.name for path in scripts if "ArgumentParser(" in path.read_text(encoding="utf-8")] == []
 
 
 def test_success_and_own_codes():

@@ -35,7 +35,8 @@ def cumulative_score(true_age: ArrayLike, predicted_age: ArrayLike, k: float = 5
 def epsilon_error(mean: ArrayLike, std: ArrayLike, predicted_age: ArrayLike) -> float:
     """Return the error of the ChaLearn LAP age challenges: mean of `1 - exp(-(x - mean)**2 / (2 * std**2))`.
 
-    The smaller the spread of the votes, the larger the penalty for an error (Escalera et al., "ChaLearn Looking at People 2015", ICCVW 2015).
+    The smaller the spread of the votes, the larger the penalty for an error (Escalera et al., "ChaLearn Looking at
+    People 2015", ICCVW 2015).
 
     Args:
         mean: Mean of the votes, years.
@@ -86,8 +87,8 @@ def reliability_table(true_gender: ArrayLike, male_probability: ArrayLike, bins:
     The confidence is the probability of the predicted gender, 0.5..1, cut into `bins` equal parts.
 
     Returns:
-        One row per part that has images, without those of unknown gender or probability: `confidence_from`, `confidence_to`, `n`, `confidence` (mean)
-        and `accuracy` (share right).
+        One row per part that has images of known gender and probability: `confidence_from`, `confidence_to`, `n`,
+        `confidence` (mean) and `accuracy` (share right).
     """
     confidence = np.abs(np.asarray(male_probability, dtype=np.float64) - 0.5) + 0.5
     rows = pd.DataFrame({"confidence": confidence, "accuracy": _gender_hits(true_gender, male_probability)}).dropna()

@@ -206,11 +206,17 @@ def test_files(outcome, tmp_path):
 
 
 def test_a_full_disk_leaves_the_older_files(outcome, tmp_path, monkeypatch):
-    def fail(self, path, *_, **__):
-        Path(path).write_bytes(b"half")
+    def fail_text(path, *_, **__):
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    for owner, method, name in [(pd.DataFrame, "to_csv", "predictions.csv"), (Path, "write_text", "report.txt")]:
+    def fail_csv(table, path, **_):
+        fail_text(path)
+
+    for owner, method, fail, name in [
+        (pd.DataFrame, "to_csv", fail_csv, "predictions.csv"),
+        (Path, "write_text", fail_text, "report.txt"),
+    ]:
         (tmp_path / name).write_bytes(b"older")
         monkeypatch.setattr(owner, method, fail)
         with pytest.raises(OSError, match="No space left"):
