@@ -15,11 +15,20 @@ MAX_WINDOW = (1280, 720)
 """Maximum width and height of a new window, pixels of the screen."""
 OPENING = 50
 """Milliseconds for a window to appear."""
-MAX_OPENINGS = 30
-"""Number of times that a window which stays black is opened."""
-PATIENCE = 0.5
+MAX_OPENINGS = 12
+"""Number of times that a window which stays black is opened: about 20 seconds in all."""
+PATIENCE = 0.25
 """Seconds that a window may stay black before it is opened again; longer each time, for a busy machine."""
 QUIT_KEYS = (27, ord("q"), ord("Q"))
+NEXT_KEYS = frozenset(
+    {
+        *range(0xFF51, 0xFF57),  # X11 keysyms (Qt, GTK): arrows, Page Up, Page Down
+        *range(0xFF96, 0xFF9C),  # the same on the keypad
+        *(key << 16 for key in (*range(0x25, 0x29), 0x21, 0x22)),  # Windows: virtual-key codes
+        *(*range(0xF700, 0xF704), 0xF72C, 0xF72D),  # macOS: function-key characters
+    }
+)
+"""Codes of `cv2.waitKeyEx` for the arrow keys, Page Up and Page Down."""
 
 
 class Window:
@@ -46,7 +55,7 @@ class Window:
         self._handle_events(OPENING)
 
     def _handle_events(self, milliseconds: int) -> None:
-        code = cv2.waitKey(max(milliseconds, 1))
+        code = cv2.waitKeyEx(max(milliseconds, 1))
         if code >= 0:
             self._codes.append(code)
 
@@ -74,15 +83,13 @@ class Window:
         """Wait for a key and handle the window's events; None if no key is pressed in this time.
 
         Returns:
-            The key's character, "quit" for Esc, q and a closed window.
+            See `key_name`; "quit" also for a closed window.
         """
         if not self._shape:  # nothing was shown yet
             return None
         self._handle_events(milliseconds)
-        code = self._codes.popleft() & 0xFF if self._codes else None
-        if code in QUIT_KEYS or self._is_closed():
-            return "quit"
-        return None if code is None else chr(code)
+        name = key_name(self._codes.popleft()) if self._codes else None
+        return "quit" if self._is_closed() else name
 
     def _is_closed(self) -> bool:
         try:
@@ -98,6 +105,21 @@ class Window:
             cv2.destroyAllWindows()
 
 
+def key_name(code: int) -> str | None:
+    """Return the meaning of a code of `cv2.waitKeyEx`.
+
+    Returns:
+        The key's character; "quit" for Esc and q; "next" for `NEXT_KEYS`; None for other keys, such as Shift.
+    """
+    if sys.platform != "win32":
+        code &= 0xFFFF  # GTK adds Shift, Num Lock ... in the bits above
+    if code in QUIT_KEYS:
+        return "quit"
+    if code in NEXT_KEYS:
+        return "next"
+    return chr(code) if code < 256 else None
+
+
 def check_display() -> None:
     """Check in another process that a window can be opened, since Qt ends a process that fails to.
 
@@ -105,11 +127,13 @@ def check_display() -> None:
         UserError: There is no screen, or OpenCV was built without windows.
     """
     try_window = "import cv2; cv2.namedWindow('try'); cv2.waitKey(1)"
-    if subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=False).returncode:
+    try:
+        subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise UserError(
             "the demo's window requires a screen, found none; use --output_dir FOLDER to write files instead "
             "(or install opencv-python in place of its headless variant)"
-        )
+        ) from error
 
 
 def is_black(title: str) -> bool:
@@ -117,12 +141,15 @@ def is_black(title: str) -> bool:
 
     There Qt 5.15 inside OpenCV 5 sometimes loses the first events of a new window (seen: the notices of its properties,
     of its mapping and its exposure), and then never paints it. OpenCV offers no way to ask for that. Elsewhere nothing
-    is known to go wrong, and the result is False.
+    is known to go wrong, and the result is False; so it is without the package python-xlib, which only a screen without
+    a window manager needs.
     """
     if sys.platform != "linux" or not os.environ.get("DISPLAY"):
         return False
-    from Xlib import X, display, error
-
+    try:
+        from Xlib import X, display, error
+    except ImportError:
+        return False
     try:
         server = display.Display()
     except (error.DisplayError, OSError):

@@ -36,7 +36,7 @@ with Window() as window:
     while key != "quit":
         key = window.key(20)
         if key:
-            print(key, flush=True)
+            print({" ": "space", "\\r": "return"}.get(key, key), flush=True)
 """
 
 
@@ -51,12 +51,12 @@ def test_window_shows_the_image_and_hears_keys(tmp_path, last):
         red, blue = (shot == (250, 0, 0)).all(axis=2), (shot == (0, 0, 250)).all(axis=2)
         assert abs(red[10].sum() - 640) < 10
         assert blue[10].sum() > 300
-        for key in ("n", "space", "s"):
+        for key in ("Shift_L", "n", "space", "Left", "Right", "Page_Down", "F1", "Return", "s"):
             screen.press(key)
         screen.close_window() if last == "close" else screen.press(last)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert output.splitlines() == ["n", " ", "s", "quit"]
+    assert output.splitlines() == ["n", "space", "next", "next", "next", "return", "s", "quit"]
 
 
 class FakeOpenCV:
@@ -74,7 +74,7 @@ class FakeOpenCV:
     def imshow(self, title, frame):
         self.shown[-1] = frame
 
-    def waitKey(self, milliseconds):
+    def waitKeyEx(self, milliseconds):
         return self.keys.pop(0) if self.keys else -1
 
     def cvtColor(self, image, code):
@@ -113,6 +113,43 @@ def test_a_black_image_is_shown_once(monkeypatch):
     monkeypatch.setattr(window_module, "is_black", lambda title: True)
     Window().show(np.zeros((30, 40, 3), np.uint8))
     assert fake.opened == 1
+
+
+def test_a_screen_that_does_not_respond_is_none(monkeypatch):
+    def run(*_, timeout, **__):
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(UserError, match="--output_dir"):
+        check_display()
+
+
+@pytest.mark.parametrize(
+    ("platform", "codes", "names"),
+    [
+        ("linux", [27, ord("q"), ord("Q"), ord(" "), 13], ["quit", "quit", "quit", " ", "\r"]),
+        ("linux", [0xFF51, 0xFF53, 0xFF56, 0xFF98], ["next"] * 4),  # Left ends in the byte of Q, Right in that of S
+        ("linux", [0xFFE1, 0xFFE3, 0xFFBE, 0x6CA], [None] * 4),  # Shift, Ctrl, F1, Cyrillic
+        ("linux", [0x100000 | ord("s"), 0x110000 | 0xFF53], ["s", "next"]),  # GTK with Num Lock, and Shift
+        ("darwin", [0xF702, 0xF72D, 0xF704], ["next", "next", None]),
+        ("win32", [0x250000, 0x220000, 0x700000, 27, ord("s")], ["next", "next", None, "quit", "s"]),
+    ],
+)
+def test_names_of_keys(monkeypatch, platform, codes, names):
+    monkeypatch.setattr(sys, "platform", platform)
+    assert [window_module.key_name(code) for code in codes] == names
+
+
+def test_without_python_xlib_no_window_is_taken_for_black(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":4242")
+    monkeypatch.setitem(sys.modules, "Xlib", None)
+    assert window_module.is_black("Age and gender") is False
+
+
+def test_a_window_that_stays_black_ends_the_openings_in_20_seconds():
+    openings = range(1, window_module.MAX_OPENINGS + 1)
+    assert sum(number * window_module.PATIENCE + 0.1 for number in openings) < 21
 
 
 PAINTED = """
