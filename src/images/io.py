@@ -1,5 +1,6 @@
 """Read, write and resize images. An image is `uint8`, `(height, width, 3)`, RGB."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -68,13 +69,16 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
 
     Raises:
         ValueError: No image format has this suffix.
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or its format cannot hold so large an image.
     """
     path = Path(path)
     try:
-        _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise ValueError(f"no image format has the suffix {path.suffix!r}") from error
+    if not encoded:
+        height, width = image.shape[:2]
+        raise OSError(errno.EINVAL, f"{width} x {height} pixels cannot be stored as {path.suffix}", str(path))
     with write_whole(path) as part:
         part.write_bytes(data.tobytes())
 

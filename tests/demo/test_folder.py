@@ -250,6 +250,16 @@ def test_a_name_that_cannot_be_read_or_written_costs_only_itself(tmp_path, outpu
     assert "File name too long" in errors
 
 
+def test_an_image_too_large_for_its_format_costs_only_itself(folder, output):
+    """A PNG that is named `.webp`, wider than WebP allows."""
+    write_image(folder / "wide.png", np.hstack([draw(40), np.zeros((16, 16_384, 3), np.uint8)]))
+    (folder / "wide.png").rename(folder / "wide.webp")
+    summary = run(folder, output)
+    assert list(summary.failed) == ["wide.webp"]
+    assert "16400 x 16 pixels cannot be stored as .webp" in summary.failure()
+    assert written(output) == sorted([*NAMES, "predictions.csv"])
+
+
 def test_one_photo(folder, output):
     summary = run(folder / "sub" / "c.png", output)
     assert rows(output) == [("c.png", 30.0)]

@@ -105,6 +105,13 @@ def test_an_image_of_900_megapixels_is_refused(tmp_path):
         images.read_image(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize(("suffix", "width"), [(".jpg", 65_501), (".webp", 16_384)])
+def test_an_image_too_large_for_its_format_is_an_error(tmp_path, suffix, width):
+    with pytest.raises(OSError, match=rf"{width} x 1 pixels cannot be stored as {suffix}"):
+        images.write_image(tmp_path / f"a{suffix}", np.zeros((1, width, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def disk_full(self, data):
         self.touch()
