@@ -107,12 +107,12 @@ class Predictor:
         workers = workers or os.cpu_count() or 1
         rest: Iterator[tuple[str, Any]] = iter(items)
         fault: BaseException | None = None
-        futures: deque[Future[LabelledImage]] = deque()
+        futures: deque[tuple[Future[LabelledImage], int]] = deque()  # with the bytes of the item
         pool = ThreadPoolExecutor(workers)
 
         def read_ahead() -> None:
             nonlocal rest, fault
-            while len(futures) < workers or (len(futures) < AHEAD * workers and _finished_bytes(futures) < MEMORY):
+            while len(futures) < workers or (len(futures) < AHEAD * workers and _queued_bytes(futures) < MEMORY):
                 try:
                     name, item = next(rest)
                 except StopIteration:
@@ -120,13 +120,13 @@ class Predictor:
                 except BaseException as error:  # a camera that is gone, Ctrl-C
                     rest, fault = iter(()), error
                     return
-                futures.append(pool.submit(self._find, name, item, read))
+                futures.append((pool.submit(self._find, name, item, read), _array_bytes(item)))
 
         try:
             read_ahead()
             waiting: list[LabelledImage] = []
             while futures:
-                waiting.append(futures.popleft().result())
+                waiting.append(futures.popleft()[0].result())
                 read_ahead()
                 faces = sum(len(labelled.boxes) for labelled in waiting)
                 if max(faces, len(waiting)) >= batch_size or _bytes(waiting) >= MEMORY or not futures:
@@ -162,9 +162,17 @@ class Predictor:
             ]
 
 
+def _array_bytes(item: Any) -> int:
+    return item.nbytes if isinstance(item, np.ndarray) else 0
+
+
 def _bytes(images: Iterable[LabelledImage]) -> int:
-    return sum(labelled.image.nbytes for labelled in images if labelled.image is not None)
+    return sum(_array_bytes(labelled.image) for labelled in images)
 
 
-def _finished_bytes(futures: Iterable[Future]) -> int:
-    return _bytes(future.result() for future in futures if future.done() and not future.exception())
+def _queued_bytes(futures: Iterable[tuple[Future, int]]) -> int:
+    """Sum the bytes of images that are read, and of decoded items (frames of a video) that wait for a thread."""
+    return sum(
+        _array_bytes(future.result().image) if future.done() and not future.exception() else item_bytes
+        for future, item_bytes in futures
+    )

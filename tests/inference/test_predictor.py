@@ -105,6 +105,25 @@ def test_only_so_many_images_are_read_ahead(monkeypatch):
     assert count_taken(batch_size=8) <= 1 + 2 * 2
 
 
+def test_frames_that_wait_for_a_thread_count_as_memory(monkeypatch):
+    frames = [draw(number) for number in range(1, 60)]
+    monkeypatch.setattr(pipeline, "MEMORY", 5 * frames[0].nbytes)
+    first_seen, pulled = threading.Event(), []
+
+    class SlowDetector(FakeDetector):
+        def detect(self, image):
+            if image is not frames[0]:
+                assert first_seen.wait(60)
+            return super().detect(image)
+
+    items = ((str(number), pulled.append(number) or frame) for number, frame in enumerate(frames))
+    images = Predictor(SlowDetector(), FakeEstimator(), margin=0.0).predict_images(items, read, 2, batch_size=1)
+    next(images)
+    assert len(pulled) == 6  # the first, and five that wait for the detector
+    first_seen.set()
+    assert len(list(images)) == 58
+
+
 def test_leaving_early_stops_the_threads():
     before = threading.active_count()
     count_taken(batch_size=2)
