@@ -68,7 +68,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """What is trained on."""
 
-    db: UserPath | list[UserPath]
+    db: UserPath | Annotated[list[UserPath], Field(min_length=1)]
     image_dir: Annotated[UserPath | list[UserPath | None] | None, MAY_CHANGE, OWN]
     target: Literal["real", "apparent"]
     margin: float | None
@@ -269,6 +269,7 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "list_type": "a list",
+    "too_short": "a list of at least {min_length}",
     "value_error": "{error}",
     "literal_error": "{expected}",
 }
@@ -278,10 +279,16 @@ _EXPECTED = {
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Describe the first invalid key in one line: `train.lr must be >= 0, got -1`."""
     errors = error.errors()
-    section, name = map(str, errors[0]["loc"][:2])
+    path = [str(part) for part in errors[0]["loc"][:2]]
+    key = ".".join(path)
     if errors[0]["type"] == "extra_forbidden":
-        return f"{section}.{name} is not a key of src/config.yaml"
-    field = _field(f"{section}.{name}")
+        return f"{key} is not a key of src/config.yaml"
+    if errors[0]["type"] == "missing":
+        return f"{key} must have a value, got none: keys of src/config.yaml cannot be deleted"
+    if len(path) == 1:
+        return f"{key} must have the keys that it has in src/config.yaml, got {values[key]!r}"
+    section, name = path
+    field = _field(key)
     ascending = [str(check.func) for check in field.metadata if isinstance(getattr(check, "func", None), Ascending)]
     expected = ascending or [
         _EXPECTED.get(one["type"], one["msg"]).format(**_plain(one.get("ctx", {})))
@@ -290,7 +297,7 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     ]
     if type(None) in get_args(field.annotation):
         expected.append("null")
-    return f"{section}.{name} must be {' or '.join(dict.fromkeys(expected))}, got {values[section][name]!r}"
+    return f"{key} must be {' or '.join(dict.fromkeys(expected))}, got {values[section][name]!r}"
 
 
 def _plain(context: Mapping[str, Any]) -> dict[str, str]:

@@ -72,6 +72,10 @@ def test_no_change_is_the_default_of_augmentation():
         ("train.resume", 3, "train.resume must be true or false or text, got 3"),
         ("model.model_name", "MobileNetV9", "MobileNetV2"),
         ("data.db", [1], "data.db must be text, got [1]"),
+        ("data.db", [], "data.db must be text or a list of at least 1, got []"),
+        ("wandb", None, "wandb must have the keys that it has in src/config.yaml, got None"),
+        ("augment", False, "augment must have the keys that it has in src/config.yaml, got False"),
+        ("extra", 1, "extra is not a key of src/config.yaml"),
         ("distributed.mode", "maybe", "distributed.mode must be off, on or auto, got 'maybe'"),
         ("distributed.processes", 0, "distributed.processes must be >= 1, got 0"),
         ("distributed.processes", 2.5, "distributed.processes must be a whole number, got 2.5"),
@@ -89,6 +93,13 @@ def test_wrong_values_are_one_line(check, key, value, message):
         check({key: value})
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["train.lr", "data.db", "wandb"])
+def test_deleted_keys_are_one_line(compose, key):
+    cfg = compose(f"~{key}")
+    with pytest.raises(UserError, match=f"^{key} must have a value, got none"):
+        Config.check(cfg)
 
 
 @pytest.mark.parametrize(
