@@ -2,18 +2,27 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' figures are those of a CPU
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from src.cli import ROOT
 from src.images.io import write_image
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, by what tests start too
+pd.set_option("mode.string_storage", "python")  # as users have it; the tests' requirements install pyarrow for Ray
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of the most slow tests, so that the processes of xdist end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture

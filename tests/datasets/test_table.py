@@ -48,7 +48,16 @@ def test_content_split_is_offered_here():
     assert content_split("0000000b" + "0" * 56) == "val"
 
 
-def test_users_csv(root, tmp_path):
+@pytest.mark.parametrize("storage", ["python", "pyarrow"])
+def test_users_csv(root, tmp_path, storage):
+    """Where pyarrow is installed, pandas keeps texts in it."""
+    if storage == "pyarrow":
+        pytest.importorskip("pyarrow")
+    with pd.option_context("mode.string_storage", storage):
+        check_users_csv(tmp_path)
+
+
+def check_users_csv(tmp_path):
     names = [f"{number}.jpg" for number in range(40)]
     write_images(tmp_path / "faces", names)
     write_text(tmp_path / "my.csv", HEADER, *(f"{n % 2},{n},{name}" for n, name in enumerate(names)))
