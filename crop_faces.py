@@ -18,7 +18,7 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
     parser.add_argument("-i", "--input", required=True, type=Path, metavar="FOLDER", help="photos; subfolders count")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="new folder for the faces")
     parser.add_argument(
-        "--margin", type=float, default=0.4, help="share of its size by which a face box grows on each side"
+        "--margin", type=float, default=cli.MARGIN, help="share of its size by which a face box grows on each side"
     )
     parser.add_argument(
         "--labels",
@@ -37,7 +37,7 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
     )
     parser.add_argument("--threshold", type=float, default=cli.THRESHOLD, help="minimum score of a face")
     parser.add_argument(
-        "--max_side", type=int, default=512, metavar="N", help="shrink larger crops to this side, pixels"
+        "--max_side", type=int, default=cli.MAX_CROP_SIDE, metavar="N", help="shrink larger crops to this side, pixels"
     )
     return parser.parse_args(arguments)
 

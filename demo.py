@@ -23,7 +23,12 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
     )
     output = parser.add_argument_group("where results go (default: a window)")
     output.add_argument("--output_dir", type=Path, metavar="DIR", help="write files instead of opening a window")
-    output.add_argument("--json", action="store_true", help="also write predictions.jsonl, one line per image or frame")
+    output.add_argument(
+        "--json",
+        dest="with_json",
+        action="store_true",
+        help="also write predictions.jsonl, one line per image or frame",
+    )
     output.add_argument("--skip_existing", action="store_true", help="skip what an earlier run completed")
     model = parser.add_argument_group("model")
     model.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")

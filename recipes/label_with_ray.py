@@ -98,7 +98,7 @@ class Labeller:
             return images.read_image(os.fsdecode(path))
         try:
             with self.filesystem.open_input_file(path.decode()) as file:
-                if file.size() > images.LARGEST_FILE:
+                if file.size() > images.MAX_FILE_BYTES:
                     raise images.ImageError("the file is too large for an image")
                 data = file.read()
         except OSError as error:

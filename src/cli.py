@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 THRESHOLD = -0.5
 """Minimum score of a face, unless a script is told another one; see `src.images.FaceDetector`."""
+MARGIN = 0.4
+"""Margin of face crops where nothing says another one: that of IMDB-WIKI, APPA-REAL and the original's models."""
+MAX_CROP_SIDE = 512
+"""Maximum side of the crops of `crop_faces.py`, unless it is told another one, pixels."""
 
 
 PACKAGES = {"hydra": "hydra-core", "ai_edge_litert": "ai-edge-litert"}

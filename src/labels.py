@@ -5,6 +5,8 @@ import numpy as np
 GENDERS = ("female", "male")
 """Names of the gender classes in the order of the gender head (IMDB-WIKI's order)."""
 FEMALE, MALE = 0, 1
+MALE_FROM = 0.5
+"""Minimum probability of being male for which the predicted gender is male."""
 
 HEADS = ("gender", "age")
 """The heads of a model, in the order of its outputs."""

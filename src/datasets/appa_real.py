@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.cli import UserError
+from src.cli import MARGIN, UserError
 from src.labels import clip_age
 
-MARGIN = 0.4
 TARGETS = ("real", "apparent")
 FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 """Our names of the splits -> the data set's."""

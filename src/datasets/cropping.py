@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from src.cli import THRESHOLD, JobError, Progress, UserError
+from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError
 from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
     Photo,
@@ -52,10 +52,10 @@ UNREADABLE, CONTRADICTING = "unreadable", "labelled twice, differently"
 class CropSettings:
     """What the crops depend on, see the options of `crop_faces.py`."""
 
-    margin: float = 0.4
+    margin: float = MARGIN
     min_size: int = 0
     threshold: float = THRESHOLD
-    max_side: int = 512
+    max_side: int = MAX_CROP_SIDE
     main_face: bool = False
     profiles: bool = True
 

@@ -16,7 +16,6 @@ from src.datasets.matlab import load_mat
 from src.labels import MAX_AGE
 
 DATABASES = ("imdb", "wiki")
-MARGIN = 0.4
 FIELDS = ("dob", "photo_taken", "gender", "face_score", "second_face_score", "full_path")
 
 FIRST_DAY = 367

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.cli import ROOT, UserError
+from src.cli import MARGIN, ROOT, UserError
 from src.datasets import adience, all_age_faces, appa_real, fairface, imdb_wiki, utkface
 from src.datasets.csv_table import read_csv
 from src.datasets.image_files import drop_missing, locate
@@ -52,11 +52,9 @@ HOMES = {
 """Where the images of a named table lie, unless the user says otherwise."""
 NAMES = tuple(HOMES)
 SPLIT_WAYS = ("person", "random")
-MARGIN = 0.4
-"""Of a user's face crops, where nothing says another one: that of IMDB-WIKI and APPA-REAL."""
 COLUMNS = ["path", "gender", "age", "margin", "split"]
 OPTIONAL_COLUMNS = [*AGE_RANGE_COLUMNS, "ethnicity", *BOX_COLUMNS]
-"""Of a user's CSV."""
+"""Columns that a user's CSV may add."""
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +179,7 @@ def _load_imdb_wiki(db: str, folder: Path, split: str) -> pd.DataFrame:
     else:
         table["split"] = np.where(np.random.default_rng(0).permutation(len(table)) < len(table) / 10, "val", "train")
     paths = [os.path.join(folder, path) for path in table["path"]]
-    return table.assign(path=_text(paths), margin=imdb_wiki.MARGIN)[[*COLUMNS, "person"]]
+    return table.assign(path=_text(paths), margin=MARGIN)[[*COLUMNS, "person"]]
 
 
 def _load_utkface(folder: Path) -> pd.DataFrame:

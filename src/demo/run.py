@@ -34,7 +34,7 @@ def run_demo(
     max_side: int | str = "auto",
     profiles: bool = True,
     skip_existing: bool = False,
-    json: bool = False,
+    with_json: bool = False,
 ) -> None:
     """Run the demo; the arguments are the options of `demo.py`.
 
@@ -43,7 +43,7 @@ def run_demo(
         JobError: The job failed.
         OSError: Results cannot be written.
     """
-    check_options(margin, output_dir, skip_existing or json, max_side)
+    check_options(margin, output_dir, skip_existing or with_json, max_side)
     with contextlib.ExitStack() as stack:
         if image_dir is not None:
             found = find_input(image_dir, output_dir)
@@ -64,11 +64,11 @@ def run_demo(
         window = stack.enter_context(Window())  # opened by the first image
         summary: Summary | VideoSummary | LiveSummary
         if image_dir is not None and output_dir is not None:
-            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, json)
+            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, with_json)
         elif image_dir is not None:
             summary = run_folder_in_window(found, window, predictor)
         elif output_dir is not None:
-            summary = run_video_to_files(source, output_dir, predictor, skip_existing, json)
+            summary = run_video_to_files(source, output_dir, predictor, skip_existing, with_json)
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()

@@ -17,10 +17,8 @@ import cv2
 import numpy as np
 
 from src.cli import JobError, UserError
-from src.demo.video_reader import VideoReader
+from src.demo.video_reader import USUAL_RATE, VideoReader
 
-USUAL_RATE = 25.0
-"""Frames per second of a camera that does not tell its rate."""
 PATIENCE = 5.0
 """Seconds during which a camera or stream that stopped is opened again and again."""
 

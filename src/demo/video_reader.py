@@ -14,6 +14,8 @@ import numpy as np
 
 COPIED_SOUND = frozenset(["aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"])
 """Codecs of sound that an MP4 file holds as they are; sound of others is decoded."""
+USUAL_RATE = 25
+"""Frames per second where the rate is not known."""
 STREAM_TIMEOUT = 10.0
 """Seconds after which a stream that sends nothing counts as stopped."""
 MAX_ERRORS = 100

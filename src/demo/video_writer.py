@@ -12,12 +12,10 @@ import cv2
 import numpy as np
 
 from src.cli import JobError
-from src.demo.video_reader import COPIED_SOUND
+from src.demo.video_reader import COPIED_SOUND, USUAL_RATE
 
 ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
 """Options of x264: speed, and quality from 0 (lossless) to 51."""
-USUAL_RATE = 25
-"""Frames per second for the encoder's planning where the rate is not known."""
 MIN_FREE_BYTES = 2**24
 """Free bytes that a disk needs for a video to continue: enough to complete the file."""
 MAX_JITTER = 0.05

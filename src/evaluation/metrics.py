@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from src.labels import MALE
+from src.labels import MALE, MALE_FROM
 
 ADULT_AGE = 18
 
@@ -147,7 +147,7 @@ def _errors(true_age: ArrayLike, predicted_age: ArrayLike) -> np.ndarray:
 def _gender_hits(true_gender: ArrayLike, male_probability: ArrayLike) -> np.ndarray:
     """1 right, 0 wrong, NaN where the gender is unknown."""
     true_gender = np.asarray(true_gender, dtype=np.float64)
-    hits = (np.asarray(male_probability, dtype=np.float64) >= 0.5) == (true_gender == MALE)
+    hits = (np.asarray(male_probability, dtype=np.float64) >= MALE_FROM) == (true_gender == MALE)
     return np.where(np.isnan(true_gender), np.nan, hits)
 
 

@@ -17,11 +17,12 @@ from src.images.boxes import (
 from src.images.detector import FRONTAL, MAX_SIDE, PROFILES, Face, FaceDetector, find_main_face
 from src.images.folder import EXTENSIONS, FoundImages, find_images, list_images
 from src.images.io import (
-    LARGEST_FILE,
+    MAX_FILE_BYTES,
     ImageError,
     decode_image,
     read_at_least,
     read_image,
     resize,
+    unreadable_reason,
     write_image,
 )

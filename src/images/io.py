@@ -10,8 +10,8 @@ import numpy as np
 
 from src.files import write_whole
 
-LARGEST_FILE = 2**30
-"""Maximum bytes of a file: the largest image that is read (see `src/__init__.py`), uncompressed, 4 x 16 bits."""
+MAX_FILE_BYTES = 2**30
+"""The largest image that is read (see `src/__init__.py`), uncompressed, 4 x 16 bits."""
 _FLAGS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
 
@@ -43,11 +43,26 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a file")
-        if status.st_size > LARGEST_FILE:
+        if status.st_size > MAX_FILE_BYTES:
             raise ImageError("larger than any image of the allowed size")
         return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
+
+
+def unreadable_reason(path: str | os.PathLike) -> str | None:
+    """Return why `read_image` will not read a file, or None where it will; decodes it at an eighth of its size."""
+    try:
+        data = np.frombuffer(read_bytes(path), np.uint8)
+        if data.size and cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) is not None:
+            return None
+    except (ImageError, cv2.error):
+        pass  # read_image words the reason
+    try:
+        read_image(path)
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def decode_image(data: bytes) -> np.ndarray:

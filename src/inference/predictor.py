@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from src.images import Box, FaceDetector, ImageError, cut_faces
+from src.labels import MALE_FROM
 
 BATCH_SIZE = 32
 AHEAD = 16
@@ -32,7 +33,7 @@ class Prediction(NamedTuple):
         """`F` or `M`; empty where the gender is not known."""
         if math.isnan(self.male_probability):
             return ""
-        return "M" if self.male_probability >= 0.5 else "F"
+        return "M" if self.male_probability >= MALE_FROM else "F"
 
 
 class Estimator(Protocol):

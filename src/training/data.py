@@ -5,7 +5,6 @@ import hashlib
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
@@ -119,7 +118,7 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
     """
     is_file = table["image"].isna() if "image" in table else np.full(len(table), True)
     paths = table.loc[is_file, "path"].drop_duplicates()
-    reasons = zip(paths, map_ahead(unreadable_reason, paths), strict=True)
+    reasons = zip(paths, map_ahead(images.unreadable_reason, paths), strict=True)
     unreadable = []
     for path, reason in Progress(reasons, len(paths), "images", "check", leave=False):
         cli.raise_if_interrupted()
@@ -130,21 +129,6 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
         example = f"; the first: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise JobError(f"none of the {len(table)} images can be read{example}")
     return kept, unreadable
-
-
-def unreadable_reason(path: str) -> str | None:
-    """Return why `images.read_image` will not read a file, or `None` where it will."""
-    try:
-        data = np.fromfile(path, np.uint8)
-        if data.size and cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) is not None:
-            return None
-    except (OSError, cv2.error):
-        pass  # read_image words the reason
-    try:
-        images.read_image(path)
-    except images.ImageError as error:
-        return str(error)
-    return None
 
 
 def choose_margin(margin: float | None, table: pd.DataFrame) -> float:

@@ -11,8 +11,8 @@ from src.cli import UserError
 from src.labels import AGE_CLASSES
 
 AGE_TARGETS = ("onehot", "gaussian")
-# Votes that all agree still leave half a class of doubt; it also keeps the density away from a division by zero.
-_SMALLEST_SPREAD = 0.5
+MIN_SPREAD = 0.5
+"""Years: votes that all agree still leave half a class of doubt, and the density divides by the spread."""
 
 
 def gender_targets(genders: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def age_targets(
     targets = np.maximum(1 - np.abs(distance), 0) if kind == "onehot" else _density(distance, np.full(len(ages), sigma))
     if spreads is not None:
         voted = ~np.isnan(spreads)
-        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], _SMALLEST_SPREAD))
+        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], MIN_SPREAD))
     targets[unknown] = 1
     return (targets / targets.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -85,7 +85,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_a_file_of_too_many_bytes_is_not_read(tmp_path, monkeypatch):
     images.write_image(tmp_path / "a.png", colours())
-    monkeypatch.setattr("src.images.io.LARGEST_FILE", (tmp_path / "a.png").stat().st_size - 1)
+    monkeypatch.setattr("src.images.io.MAX_FILE_BYTES", (tmp_path / "a.png").stat().st_size - 1)
     with pytest.raises(images.ImageError, match="larger than any image"):
         images.read_image(tmp_path / "a.png")
 
@@ -183,3 +183,13 @@ def test_bilinear_resizing_does_not_average():
     stripes[:, 1::4] = stripes[:, 2::4] = 200
     assert (images.resize(stripes, 2) == 100).all()
     assert (images.resize(stripes, 2, "bilinear") == 200).all()
+
+
+def test_unreadable_files_have_a_reason(tmp_path):
+    images.write_image(tmp_path / "a.png", colours())
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("text")
+    assert images.unreadable_reason(tmp_path / "a.png") is None
+    assert images.unreadable_reason(tmp_path / "empty.jpg") == "the file is empty"
+    assert images.unreadable_reason(tmp_path / "text.jpg") == "not an image that OpenCV can read, or damaged"
+    assert images.unreadable_reason(tmp_path / "missing.jpg") == "No such file or directory"

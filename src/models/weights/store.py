@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 import src
-from src.cli import UserError
+from src.cli import MARGIN, UserError
 from src.files import write_whole
 from src.models.weights import onnx, published
 from src.models.weights.hdf5 import FileFacts, read_facts
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 ORIGINAL_NAME = re.compile(r"([A-Za-z][A-Za-z0-9]*)_([0-9]{1,5})_.+")
 """Names of weight files that training has always written: `{model_name}_{img_size}_*`."""
-ORIGINAL_MARGIN = 0.4
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +192,7 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
             "rename it to {model_name}_{img_size}_*"
         )
     model_name, img_size = match[1], checked_size(int(match[2]), path)
-    return WeightsInfo(model_name, img_size, ORIGINAL_MARGIN, "BGR", label=path.name, resize="bilinear")
+    return WeightsInfo(model_name, img_size, MARGIN, "BGR", label=path.name, resize="bilinear")
 
 
 def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
