@@ -20,11 +20,11 @@ MAX_SIDE = 640
 MIN_AREA = 640 * 320
 """Pixels of the copy that "auto" searches at least: a panorama gets a longer one."""
 MAX_ZOOM = 1.5
-"""Larger copies of an image than this show dlib nothing new."""
+"""Maximum factor by which an image is enlarged: beyond it dlib finds no more faces."""
 REGION_SIDE = 192
 """Pixels of the searched copy of a region: its face is expected at 96, one step of the pyramid above dlib's 80."""
 GROUP = 3
-"""So many faces make a group photo, in which smaller ones are looked for."""
+"""Minimum number of faces in a group photo, which is also searched for smaller ones."""
 PROFILES = ROOT / "pretrained_models" / "profile_faces.svm"
 """dlib's five detectors of faces that look towards the camera, and four of heads that are turned away from it, made by
 `recipes/profile_detector.py`. The latter are shifted so that `THRESHOLD` is right for them too."""

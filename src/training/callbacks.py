@@ -254,7 +254,7 @@ class StepBar(keras.callbacks.Callback):
         self._bar = Progress(total=self._steps, unit="steps", label=f"epoch {epoch + 1}", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Move it."""
+        """Advance the bar by one step."""
         self._bar.update()
 
     on_test_batch_end = on_train_batch_end
@@ -265,5 +265,5 @@ class StepBar(keras.callbacks.Callback):
         self._bar = Progress(total=self._validation_steps, unit="steps", label="validation", leave=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Clear it away."""
+        """Close the bar."""
         self._bar.close()

@@ -46,7 +46,7 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints progress."""
         return self.process_id == 0
 
     @property

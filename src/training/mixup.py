@@ -61,5 +61,5 @@ def apply_mixup(values: np.ndarray, mixup: Mixup) -> np.ndarray:
 
 
 def mix_weights(weights: np.ndarray, mixup: Mixup) -> np.ndarray:
-    """Mix weights `(n,)`: the lower of both rows', so that an unknown label never teaches."""
+    """Mix weights `(n,)`: the lower of both rows', so that an unknown label has no effect."""
     return np.minimum(weights, weights[mixup.partner])
