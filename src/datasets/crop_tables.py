@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from src.datasets.table import NAMES, load_table, require_margin
 from src.images import BOX_COLUMNS, FoundImages, find_images
 from src.labels import AGE_RANGE_COLUMNS
 
-LABELS = ("gender", "age", *AGE_RANGE_COLUMNS)
+AGES = ("age", *AGE_RANGE_COLUMNS)
+"""Columns of which a label fills one or both of the last two, so that they stand or fall together."""
+LABELS = ("gender", *AGES)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Photo:
     age_min: float = math.nan
     age_max: float = math.nan
     split: str = ""
+    ethnicity: str = ""
 
     @property
     def labelled(self) -> bool:
@@ -88,7 +92,8 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
             f"none of the {len(table):,} images of {labels} found below {input_dir}, {received}:"
             " give the folder that its img_paths start from as -i"
         )
-    rows = table.reindex(columns=["name", "path", *LABELS, "split"]).drop_duplicates()
+    table["ethnicity"] = table.get("ethnicity", "")
+    rows = table.reindex(columns=["name", "path", *LABELS, "split", "ethnicity"]).drop_duplicates()
     twice = rows["name"].duplicated(keep=False)
     photos = [Photo(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
     return photos, rows.loc[twice, "name"].unique().tolist()
@@ -124,21 +129,24 @@ def read_filled_in(path: Path) -> pd.DataFrame:
         path: The table; there may be none yet.
 
     Returns:
-        Columns `gender`, `age`, `split`; the index is the path of the crop below its folder.
+        Columns `gender`, `age`, `split`, `ethnicity`, and `age_min`, `age_max` where the table has them; the index is
+        the path of the crop below its folder.
 
     Raises:
         UserError: wrong cells in the table.
     """
     if not path.exists():
-        return pd.DataFrame(columns=[*LABELS, "split"])
+        return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"])
     table = read_csv(path).drop_duplicates("path").set_index("path")
-    return table.assign(split=table.get("split", ""))
+    return table.assign(split=table.get("split", ""), ethnicity=table.get("ethnicity", ""))
 
 
 def faces_table(
     photos: list[Photo], records: dict[str, Record], filled_in: pd.DataFrame, margin: float
 ) -> pd.DataFrame:
-    """Build `faces.csv`: one row per crop in the order of the photos, whose labels precede those filled in by hand.
+    """Build `faces.csv`: one row per crop in the order of the photos.
+
+    A label of the photo precedes what was filled in by hand, which precedes an empty cell.
 
     Args:
         records: Of those photos that are done, by name.
@@ -156,15 +164,28 @@ def faces_table(
         record = records[photo.name]
         for crop, box in zip(record.crops, record.boxes, strict=True):
             cells = old.get(crop, {})
-            known = photo.labels if photo.labelled else cells
-            labels = {name: _cell(known.get(name, math.nan)) for name in LABELS}
-            split = photo.split or cells.get("split") or content_split_without_test(record.sha256)
-            rows.append({**labels, "img_paths": crop, "split": split, **dict(zip(BOX_COLUMNS, box, strict=True))})
-    columns = ["genders", "ages", *AGE_RANGE_COLUMNS, "img_paths", "split", "margin", *BOX_COLUMNS]
+            labels = {name: _cell(number) for name, number in _merge_labels(photo.labels, cells).items()}
+            texts = {
+                "ethnicity": photo.ethnicity or cells.get("ethnicity", ""),
+                "img_paths": crop,
+                "split": photo.split or cells.get("split") or content_split_without_test(record.sha256),
+            }
+            rows.append({**labels, **texts, **dict(zip(BOX_COLUMNS, box, strict=True))})
+    optional = [*AGE_RANGE_COLUMNS, "ethnicity"]
+    columns = ["genders", "ages", *optional, "img_paths", "split", "margin", *BOX_COLUMNS]
     table = pd.DataFrame(rows).rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
     table["margin"] = f"{margin:g}"
-    without_ranges = (table[list(AGE_RANGE_COLUMNS)] == "").all(axis=None)
-    return table.drop(columns=list(AGE_RANGE_COLUMNS)) if without_ranges else table
+    empty = [group for group in (list(AGE_RANGE_COLUMNS), ["ethnicity"]) if (table[group] == "").all(axis=None)]
+    return table.drop(columns=[name for group in empty for name in group])
+
+
+def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, float]:
+    """Take gender and age, exact or as a range, each from the labels or, if unknown there, from what was filled in."""
+    merged = {}
+    for names in (("gender",), AGES):
+        source = filled_in if all(math.isnan(labels[name]) for name in names) else labels
+        merged |= {name: source.get(name, math.nan) for name in names}
+    return merged
 
 
 def _cell(number: float) -> str:

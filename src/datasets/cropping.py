@@ -2,8 +2,9 @@
 
 The output folder holds
     faces.csv        genders,ages,img_paths,split,margin,left,top,right,bottom: one row per crop (`csv_table.py`),
-                     with age_min,age_max where a label is a range; the last four are the face box inside the crop,
-                     in pixels, since a crop at a photo's border is clamped and its face then stands off its centre
+                     with age_min,age_max where a label is a range, and ethnicity where one is known; the last four
+                     are the face box inside the crop, in pixels, since a crop at a photo's border is clamped and its
+                     face then stands off its centre
     not_used.csv     img_paths,reason,faces: the photos without a crop, `faces` is how many were found
     crop_faces.jsonl what is done (`crop_journal.py`)
 """

@@ -234,6 +234,27 @@ def test_labels_that_were_filled_in_stay(tmp_path, stub_detector):
     assert list(again.loc[3, ["genders", "ages"]]) == ["", ""]
 
 
+def test_labels_and_filled_in_cells_are_merged_cell_by_cell(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("genders,ages,img_paths\n1,,a.jpg\n0,,b.jpg\n,40,c.jpg\n")
+    crop_folder(tmp_path / "in", tmp_path / "out", str(labels))
+    faces = cells(tmp_path / "out")
+    faces["genders"], faces["ages"] = ["0", "0", "1"], ["20", "", "41"]  # a's gender and c's age contradict the labels
+    faces["age_min"], faces["age_max"] = ["", "25", ""], ["", "32", ""]
+    faces["ethnicity"] = ["Black", "", "East Asian"]
+    faces.to_csv(tmp_path / "out" / "faces.csv", index=False)
+    crop_folder(tmp_path / "in", tmp_path / "out", str(labels))
+    rows = [["1", "20", "", "", "Black"], ["0", "", "25", "32", ""], ["1", "40", "", "", "East Asian"]]
+    columns = ["genders", "ages", "age_min", "age_max", "ethnicity"]
+    assert cells(tmp_path / "out")[columns].to_numpy().tolist() == rows
+    labels.write_text("age_min,age_max,genders,img_paths,ethnicity\n30,39,,a.jpg,White\n,,,b.jpg,Indian\n,,1,c.jpg,\n")
+    crop_folder(tmp_path / "in", tmp_path / "out", str(labels))
+    table = cells(tmp_path / "out").set_index("img_paths")[columns]
+    assert table.loc["a_0.jpg"].tolist() == ["1", "", "30", "39", "White"]  # a range replaces an age
+    assert table.loc["c_0.jpg"].tolist() == ["1", "40", "", "", "East Asian"]
+
+
 def test_ranges_of_ages_are_carried_over_and_stay(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg", "sub/c.jpg")
     header = "genders,ages,age_min,age_max,img_paths"
