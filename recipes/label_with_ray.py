@@ -132,7 +132,7 @@ def label_images(
         make_predictor: Called once here, so that it fails early, and once in every worker, with its number of cores.
         workers: Maximum number of workers; None: as many as the cluster has room for at the start.
         cpus_per_worker: Cores that a worker reserves.
-        skip_existing: Resume: skip images that have rows in `output_dir`.
+        skip_existing: Resume: skip images that have rows without an `error` in `output_dir`.
         address: Ray cluster to use, where this process is not connected to one; see `connect`.
 
     Raises:
@@ -224,7 +224,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     parser.add_argument("--images", required=True, help="folder, glob or image: a local path or a pyarrow.fs address")
     parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder of the Parquet files")
-    parser.add_argument("--skip_existing", action="store_true", help="resume: skip images with rows in --output_dir")
+    parser.add_argument("--skip_existing", action="store_true", help="resume: skip images labelled in --output_dir")
     parser.add_argument("--weight_file", metavar="FILE", help="weights (default: the bundled model)")
     parser.add_argument("--address", help="address of a Ray cluster, or auto (default: RAY_ADDRESS, else this machine)")
     parser.add_argument("--workers", type=positive, metavar="N", help="maximum number of workers (default: all cores)")

@@ -95,7 +95,10 @@ def _find_paths(place: Place) -> Iterable[str | Path]:
 
 
 def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
-    """Names of the images that have rows in the Parquet files of the output folder.
+    """Names of the images that are labelled in the Parquet files of the output folder.
+
+    An image whose rows all have an `error` is not: it may have been a lost connection. Where it has a row without an
+    error from a later run, that one counts.
 
     Raises:
         UserError: There are such files, and `skip_existing` is not asked for.
@@ -109,7 +112,8 @@ def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
     if not parts:
         return frozenset()
     rows = pa.dataset.dataset(parts, schema=SCHEMA, filesystem=target.filesystem, format="parquet")
-    return frozenset(rows.to_table(columns=["image"])["image"].unique().to_pylist())
+    labelled = rows.to_table(columns=["image"], filter=pyarrow.dataset.field("error").is_null())
+    return frozenset(labelled["image"].unique().to_pylist())
 
 
 def list_parts(target: Place) -> list[str]:

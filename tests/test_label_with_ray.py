@@ -143,10 +143,11 @@ def test_a_killed_node_costs_no_image(cluster, images, tmp_path):
     with pytest.raises(UserError, match="already has"):
         label_images(str(images), str(output), predictor)
     assert str(label_images(str(images), str(output), predictor, skip_existing=True)) == (
-        "1 face(s) in 1 image(s), 61 done before"
+        "1 face(s) in 1 image(s), 60 done before, 1 unreadable"
     )
     assert sorted(read_rows(output).image)[-2:] == ["60.jpg", "61.png"]
-    assert len(read_rows(output)) == 62
+    assert read_rows(output).error.isna().sum() == 61
+    assert len(read_rows(output)) == 63  # the damaged image was tried again
 
 
 def test_the_script_writes_what_the_demo_would(cluster, images, tmp_path):
@@ -295,6 +296,15 @@ def test_rows_that_arrived_before_an_error_are_kept(tmp_path):
     places.save([table("c")], target)
     assert sorted(path.name for path in Path(target.path).iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     assert pd.read_parquet(target.path).image.tolist() == ["a", "a", "b", "c"]
+
+
+def test_images_with_an_error_are_not_done(tmp_path):
+    target = places.Place(local_files, str(tmp_path))
+    rows = [{"image": "a", "age": 30.0}, {"image": "b", "error": "timed out"}, {"image": "c"}]
+    places.save([pa.Table.from_pylist(rows, places.SCHEMA)], target)
+    assert places.find_done(target, skip_existing=True) == {"a", "c"}
+    places.save([table("b")], target)
+    assert places.find_done(target, skip_existing=True) == {"a", "b", "c"}
 
 
 def test_files_are_written_on_the_way(tmp_path, monkeypatch):
