@@ -10,6 +10,7 @@ class FakeEstimator:
 
     def __init__(self, margin=0.4, img_size=8, batch_size=4):
         self.info = SimpleNamespace(margin=margin, img_size=img_size, resize="area", heads=("gender", "age"))
+        self.source = None
         self.batch_size = batch_size
         self.calls = []
 

@@ -16,7 +16,7 @@ from virtual_screen import needs_screen, virtual_screen, wait_for
 from src.cli import ROOT, JobError, UserError
 from src.demo import run as demo
 from src.demo.drawing import COLOURS
-from src.demo.run import choose_margin, prepare_output, run_demo
+from src.demo.run import choose_margin, hash_options, prepare_output, run_demo
 from src.images.io import read_image, write_image
 
 SAMPLES = ROOT / "samples"
@@ -166,6 +166,29 @@ def test_detector_options_reach_the_detector(fake_model, tmp_path, capsys):
     assert "no face in any image" in capsys.readouterr().out
     with pytest.raises(UserError, match="--max_side"):
         run_demo(image_dir=SAMPLES, output_dir=tmp_path, max_side=10)
+
+
+def test_images_done_with_another_option_are_done_again(fake_model, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", np.zeros((90, 90, 3), np.uint8))
+    arguments = {"image_dir": tmp_path / "in", "output_dir": tmp_path / "out", "skip_existing": True}
+    for options in ({}, {}, {"threshold": 0.7}, {"threshold": 0.7, "profiles": False}, {"margin": 0.4, "upsample": 1}):
+        run_demo(**arguments, **options)
+    lines = capsys.readouterr().out.splitlines()
+    assert "1 done before" in lines[1]
+    again = "1 image(s) of an earlier run with other weights or options were done again"
+    assert [line == again for line in lines] == [False, False, False, True, False, True, False, True]
+
+
+def test_hash_of_options_follows_the_bytes_of_the_weights(fake_model, tmp_path):
+    fake_model.source = tmp_path / "w.onnx"
+    fake_model.source.write_bytes(b"1")
+    first = hash_options(fake_model, "w.onnx", 0.4, "auto")
+    assert hash_options(fake_model, str(fake_model.source), 0.4, "auto") == first
+    fake_model.source.write_bytes(b"2")
+    assert hash_options(fake_model, "w.onnx", 0.4, "auto") != first
+    fake_model.source = None  # a published name
+    assert hash_options(fake_model, "a.hdf5", 0.4) != hash_options(fake_model, "b.hdf5", 0.4)
 
 
 def test_output_folder(tmp_path):

@@ -90,6 +90,7 @@ def run_folder_to_files(
     predictor: Predictor,
     skip_existing: bool = False,
     with_json: bool = False,
+    options: str = "",
 ) -> Summary:
     """Write annotated images at full resolution and their predictions.
 
@@ -98,6 +99,7 @@ def run_folder_to_files(
 
     Args:
         skip_existing: Skip images whose annotated file and rows exist and that did not change since.
+        options: Identifies weights and options; images that were done with others are not skipped.
 
     Raises:
         UserError: Another run is writing the same results.
@@ -111,9 +113,11 @@ def run_folder_to_files(
     with results.claimed(root := root_hash(found.folder)):
         sources = [(path.relative_to(found.folder).as_posix(), file_stamp(path)) for path in found.paths]
         chosen = results.choose(sources, root, lambda name: [output_name(name)])
-        done = find_done(results, chosen, with_json) if skip_existing else set()
+        done = find_done(results, chosen, with_json, options) if skip_existing else set()
         summary.skipped = len(done)
-        todo = {result.name: result for result in chosen if result.name not in done}
+        todo = {result.name: result._replace(options=options) for result in chosen if result.name not in done}
+        if skip_existing and (others := sum(has_other_options(result, options) for result in chosen)):
+            summary.notes.append(f"{others} image(s) of an earlier run with other weights or options were done again")
         renamed = [result for result in todo.values() if result.name != result.source]
         if renamed:
             summary.notes.append(
@@ -135,16 +139,23 @@ def run_folder_to_files(
     return summary
 
 
-def find_done(results: Results, chosen: Iterable[Result], with_json: bool) -> set[str]:
-    """Return the names of results whose file and rows are all there."""
+def find_done(results: Results, chosen: Iterable[Result], with_json: bool, options: str) -> set[str]:
+    """Return the names of results whose file and rows are all there, made with these options."""
     rows = count_rows(results.folder)
     in_json = names_in_json(results.folder) if with_json else set()
 
     def is_done(result: Result) -> bool:
+        if has_other_options(result, options):
+            return False
         rows_there = rows[result.name] == result.rows if result.rows is not None else False
         return rows_there and (not with_json or result.name in in_json) and (results.folder / result.file).is_file()
 
     return {result.name for result in chosen if is_done(result)}
+
+
+def has_other_options(result: Result, options: str) -> bool:
+    """Whether a result is complete, but made with other weights or options."""
+    return result.rows is not None and result.options != options
 
 
 def run_folder_in_window(found: FoundImages, window: Window, predictor: Predictor) -> Summary:

@@ -35,6 +35,7 @@ class Result(NamedTuple):
         size: Size of the source in bytes.
         changed: When the source was changed last, nanoseconds.
         rows: Number of its rows; None as long as it is not complete.
+        options: Hash of the weights and options that it was made with; "" if unknown.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Result(NamedTuple):
     size: int = -1
     changed: int = -1
     rows: int | None = None
+    options: str = ""
 
 
 class Results:
@@ -94,7 +96,7 @@ class Results:
             files: Returns the preferred files of a name, best first.
 
         Returns:
-            A result for each source; `rows` is set if it was complete before.
+            A result for each source; `rows` is set if it was complete before, `options` are those of that run.
         """
         with self.lock:
             known = self._read()
@@ -123,7 +125,8 @@ class Results:
             if old and new.size >= 0 and old.source == new.source:
                 unchanged = (old.size, old.changed) == (new.size, new.changed)  # a folder that moved counts as the same
                 if unchanged or old.root == new.root:
-                    known[name] = new._replace(name=name, file=old.file, rows=old.rows if unchanged else None)
+                    rows = old.rows if unchanged else None
+                    known[name] = new._replace(name=name, file=old.file, rows=rows, options=old.options)
                     return known[name]
             for file in files(name) if old is None else ():
                 if file.casefold() not in taken and (self._adopts or not os.path.lexists(self.folder / file)):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from src.cli import THRESHOLD, JobError, UserError
 from src.demo.folder import Summary, find_input, run_folder_in_window, run_folder_to_files
+from src.demo.results import root_hash
 from src.demo.window import Window, check_display
+from src.files import file_sha256
 from src.images import FaceDetector, check_margin
 from src.inference import Predictor
 
@@ -60,15 +62,19 @@ def run_demo(
             prepare_output(output_dir)
         estimator = load_estimator(weight_file, background=image_dir is not None)  # after all that may fail at once
         detector = FaceDetector(upsample, threshold, max_side, profiles)
-        predictor = Predictor(detector, estimator, choose_margin(margin, estimator.margin), estimator.info.resize)
+        margin = choose_margin(margin, estimator.margin)
+        predictor = Predictor(detector, estimator, margin, estimator.info.resize)
+        options = ""
+        if output_dir is not None:
+            options = hash_options(estimator, weight_file, margin, threshold, upsample, max_side, profiles)
         window = stack.enter_context(Window())  # opened by the first image
         summary: Summary | VideoSummary | LiveSummary
         if image_dir is not None and output_dir is not None:
-            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, with_json)
+            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, with_json, options)
         elif image_dir is not None:
             summary = run_folder_in_window(found, window, predictor)
         elif output_dir is not None:
-            summary = run_video_to_files(source, output_dir, predictor, skip_existing, with_json)
+            summary = run_video_to_files(source, output_dir, predictor, skip_existing, with_json, options)
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()
@@ -114,6 +120,12 @@ def choose_margin(asked: float | None, own: float) -> float:
     if not math.isclose(asked, own, abs_tol=0.005):
         logger.warning("these weights were trained with margin %g; with %g ages can be off by years", own, asked)
     return asked
+
+
+def hash_options(estimator: "AgeGenderEstimator", weight_file: str | None, *options: float | str | bool) -> str:
+    """Hash what predictions depend on: the bytes of the weights, or the name of published ones, and options."""
+    weights = file_sha256(estimator.source or "") or str(weight_file)
+    return root_hash(repr((weights, options)))
 
 
 def prepare_output(output_dir: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
-from src.demo.folder import find_done
+from src.demo.folder import find_done, has_other_options
 from src.demo.prediction_files import PredictionFiles
 from src.demo.results import RECORDING, Result, Results, root_hash
 from src.demo.sources import Frame, Source
@@ -40,6 +40,7 @@ def run_video_to_files(
     predictor: Predictor,
     skip_existing: bool = False,
     with_json: bool = False,
+    options: str = "",
 ) -> VideoSummary:
     """Write the annotated video with the frames' own times and the sound, and the predictions of every frame.
 
@@ -48,6 +49,7 @@ def run_video_to_files(
 
     Args:
         skip_existing: Do nothing if the annotated video and all of its rows exist.
+        options: Identifies weights and options; a video that was done with others is not skipped.
 
     Raises:
         UserError: The annotated video would replace the video itself, or another run is writing it.
@@ -61,11 +63,13 @@ def run_video_to_files(
     root = root_hash(source.path.parent if source.path else source.address)
     with results.claimed(root_hash(source.path or source.address)):
         result = choose_result(results, source, root)
-        if skip_existing and find_done(results, [result], with_json):
+        if skip_existing and find_done(results, [result], with_json, options):
             return VideoSummary(done_before=True)
-        summary = _write(source, results, result, predictor, with_json)
+        summary = _write(source, results, result._replace(options=options), predictor, with_json)
+    if skip_existing and has_other_options(result, options):
+        summary.note = ", done again since an earlier run had other weights or options"
     if result.name != source.result_name:
-        summary.note = f" of {result.name}, since {output_dir} holds results of another {source.result_name}"
+        summary.note += f" of {result.name}, since {output_dir} holds results of another {source.result_name}"
     return summary
 
 

@@ -284,6 +284,19 @@ def test_results_of_other_sources_stay(folder, output, tmp_path):
     assert sorted(rows(output)) == sorted([*EXPECTED[:-1], ("a~2.png", 77.0), ("a~2.png", 78.0)])
 
 
+def test_images_done_with_other_options_are_done_again(folder, output):
+    run(folder, output, options="old")
+    assert run(folder, output, skip_existing=True, options="old").skipped == 5
+    summary = run(folder, output, skip_existing=True, options="new")
+    assert (summary.skipped, summary.images) == (0, 5)
+    assert "5 image(s) of an earlier run with other weights or options were done again" in summary.notes
+    write_image(folder / "new.png", draw(60))
+    summary = run(folder, output, skip_existing=True, options="new")
+    assert (summary.skipped, summary.images) == (5, 1)
+    assert not [note for note in summary.notes if "options" in note]
+    assert sorted(rows(output)) == sorted([*EXPECTED, ("new.png", 60.0)])
+
+
 def test_an_image_whose_rows_are_gone_or_that_changed_is_done_again(folder, output):
     write_image(folder / "empty.png", draw(None))
     run(folder, output)

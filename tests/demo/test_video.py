@@ -81,6 +81,9 @@ def test_a_finished_video_is_not_done_again(tmp_path, output):
     before = (output / "predictions.csv").stat().st_mtime_ns
     assert run(path, output, skip_existing=True).line() == "the video was done before"
     assert (output / "predictions.csv").stat().st_mtime_ns == before
+    again = run(path, output, skip_existing=True, options="other")
+    assert again.line() == "faces in 20 of 30 frames, done again since an earlier run had other weights or options"
+    assert run(path, output, skip_existing=True, options="other").done_before
 
 
 def test_a_video_whose_file_or_rows_are_gone_is_done_again(tmp_path, output):
