@@ -16,12 +16,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import distributed_process
+import keras
 import numpy as np
 import pandas as pd
 import pytest
+from warm_python import WarmProcess, warm_python
 
+from src import models
 from src.cli import ROOT, UserError
 from src.images.io import write_image
+from src.models import WeightsInfo, backbones
 from src.training.config import Config
 from src.training.distributed import ALONE, Group, check_batch_size, describe_open_mpi_5, join, local_devices
 from src.training.resume import ResumeFile
@@ -29,18 +34,6 @@ from src.training.train import open_run, train
 
 LOSSES = ["loss", "pred_gender_loss", "pred_age_loss", "val_loss", "val_pred_gender_loss", "val_pred_age_loss"]
 STEM = "MobileNet_32"
-
-START = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-import distributed_process, keras
-from src.models import backbones, factory, weights
-keras.utils.set_random_seed(0)
-backbones.build = distributed_process.build
-model = factory.get_model("MobileNet", 32)
-weights.save_weights(model, sys.argv[3], weights.WeightsInfo("MobileNet", 32, 0.4))
-"""
-"""Writes the weights from which all trainings begin; in a process, because it replaces a function."""
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +51,32 @@ def data(tmp_path_factory) -> Path:
         write_image(root / "faces" / f"{i:02d}.png", image)
         lines.append(f"{gender},{age},{i:02d}.png,{'train' if i < 16 else 'val'}")
     (root / "faces.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = [sys.executable, "-c", START, str(ROOT), str(ROOT / "tests"), str(root / "start.hdf5")]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "build", distributed_process.build)
+        keras.utils.set_random_seed(0)
+        models.save_weights(models.get_model("MobileNet", 32), root / "start.hdf5", WeightsInfo("MobileNet", 32, 0.4))
     return root
 
 
-Start = Callable[..., subprocess.Popen]
+Start = Callable[..., WarmProcess | subprocess.Popen]
+
+
+@pytest.fixture(scope="module")
+def warm_jax(tmp_path_factory):
+    """Starts processes that have imported JAX, and that share what they compile."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    with warm_python(KERAS_BACKEND="jax", **cache) as start:
+        yield start
 
 
 @pytest.fixture
-def start(data, tmp_path):
+def start(data, tmp_path, warm_jax):
     """`start(*overrides, folder=..., moment=..., **environment)` begins a training; what still runs is killed after."""
     processes = []
 
     def start_process(*overrides: str, folder: Path = tmp_path / "run", moment: str = "never", **environment: str):
-        process = start_training(data, folder, overrides, moment, environment)
+        process = start_training(warm_jax, data, folder, overrides, moment, environment)
         processes.append(process)
         return process
 
@@ -82,9 +86,10 @@ def start(data, tmp_path):
         process.communicate()
 
 
-def start_training(data: Path, folder: Path, overrides, moment: str, environment) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "tests" / "distributed_process.py"), moment]
-    command += [
+def start_training(warm_jax: Start, data: Path, folder: Path, overrides, moment: str, environment):
+    command = [
+        str(ROOT / "tests" / "distributed_process.py"),
+        moment,
         f"data.db={data / 'faces.csv'}",
         f"data.image_dir={data / 'faces'}",
         f"model.weights={data / 'start.hdf5'}",
@@ -102,12 +107,15 @@ def start_training(data: Path, folder: Path, overrides, moment: str, environment
         "augment.mixup_alpha=0",
         *overrides,
     ]
-    own = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    if environment["KERAS_BACKEND"] == "jax":
+        return warm_jax(*command, **environment)
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**own, **environment})
+    return subprocess.Popen(
+        [sys.executable, *command], stdout=pipe, stderr=pipe, text=True, env=os.environ | environment
+    )
 
 
-def finish(process: subprocess.Popen, code: int = 0, timeout: float = 900) -> tuple[str, str]:
+def finish(process: WarmProcess | subprocess.Popen, code: int = 0, timeout: float = 900) -> tuple[str, str]:
     """What it printed to stdout and stderr."""
     out, errors = process.communicate(timeout=timeout)
     assert process.returncode == code, errors
@@ -124,10 +132,10 @@ def assert_losses(folder: Path, expected: pd.DataFrame, rtol: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def reference(data, tmp_path_factory) -> pd.DataFrame:
+def reference(data, warm_jax, tmp_path_factory) -> pd.DataFrame:
     """The losses of four epochs on JAX, in one process with one device."""
     folder = tmp_path_factory.mktemp("reference")
-    finish(start_training(data, folder, ["train.epochs=4"], "never", {"KERAS_BACKEND": "jax"}))
+    finish(start_training(warm_jax, data, folder, ["train.epochs=4"], "never", {"KERAS_BACKEND": "jax"}))
     table = losses(folder)
     assert len(table) == 4
     return table
