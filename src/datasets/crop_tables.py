@@ -181,7 +181,7 @@ def faces_table(
 
 def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, float]:
     """Take gender and age, exact or as a range, each from the labels or, if unknown there, from what was filled in."""
-    merged = {}
+    merged: dict[str, float] = {}
     for names in (("gender",), AGES):
         source = filled_in if all(math.isnan(labels[name]) for name in names) else labels
         merged |= {name: source.get(name, math.nan) for name in names}

@@ -118,12 +118,7 @@ def run_folder_to_files(
         todo = {result.name: result._replace(options=options) for result in chosen if result.name not in done}
         if skip_existing and (others := sum(has_other_options(result, options) for result in chosen)):
             summary.notes.append(f"{others} image(s) of an earlier run with other weights or options were done again")
-        renamed = [result for result in todo.values() if result.name != result.source]
-        if renamed:
-            summary.notes.append(
-                f"{len(renamed)} image(s) got a new name, such as {renamed[0].name}: "
-                f"{output_dir} holds results of other images of these names"
-            )
+        summary.notes += _note_renamed(todo.values(), output_dir)
         stale = results.outdated(root, chosen) if len(found.paths) > 1 else set()
         files = PredictionFiles(results, todo.keys() | stale, with_json)
 
@@ -137,6 +132,14 @@ def run_folder_to_files(
             files.write(todo[labelled.name], labelled.predictions)
     summary.check()
     return summary
+
+
+def _note_renamed(todo: Iterable[Result], output_dir: Path) -> list[str]:
+    renamed = [result.name for result in todo if result.name != result.source]
+    if not renamed:
+        return []
+    others = f"{output_dir} holds results of other images of these names"
+    return [f"{len(renamed)} image(s) got a new name, such as {renamed[0]}: {others}"]
 
 
 def find_done(results: Results, chosen: Iterable[Result], with_json: bool, options: str) -> set[str]:

@@ -64,17 +64,16 @@ def run_demo(
         detector = FaceDetector(upsample, threshold, max_side, profiles)
         margin = choose_margin(margin, estimator.margin)
         predictor = Predictor(detector, estimator, margin, estimator.info.resize)
-        options = ""
-        if output_dir is not None:
-            options = hash_options(estimator, weight_file, margin, threshold, upsample, max_side, profiles)
+        options = (weight_file, margin, threshold, upsample, max_side, profiles)
+        made_with = hash_options(estimator, *options) if output_dir else ""
         window = stack.enter_context(Window())  # opened by the first image
         summary: Summary | VideoSummary | LiveSummary
         if image_dir is not None and output_dir is not None:
-            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, with_json, options)
+            summary = run_folder_to_files(found, output_dir, predictor, skip_existing, with_json, made_with)
         elif image_dir is not None:
             summary = run_folder_in_window(found, window, predictor)
         elif output_dir is not None:
-            summary = run_video_to_files(source, output_dir, predictor, skip_existing, with_json, options)
+            summary = run_video_to_files(source, output_dir, predictor, skip_existing, with_json, made_with)
         else:
             summary = run_live(source, window, predictor, estimator.info.model_name)
         estimator.wait()
