@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
@@ -196,7 +197,10 @@ class Config(_Section):
         Raises:
             UserError: a value has the wrong type or is outside its limits.
         """
-        values = plain_values(cfg)
+        try:
+            values = plain_values(cfg)
+        except InterpolationResolutionError as error:
+            raise UserError(str(error).split("\n")[0]) from error
         try:
             return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:

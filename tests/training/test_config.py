@@ -102,6 +102,11 @@ def test_deleted_keys_are_one_line(compose, key):
         Config.check(cfg)
 
 
+def test_a_deleted_key_that_another_refers_to_is_one_line(compose):
+    with pytest.raises(UserError, match=r"^Interpolation key 'model\.batch_size' not found$"):
+        Config.check(compose("~model.batch_size"))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
