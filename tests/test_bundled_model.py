@@ -6,13 +6,10 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
-from script_runs import write_weights
 
-from src.cli import ROOT, UserError
-from src.models import load_model
+from src.cli import ROOT
 
 STUB = """#!{python}
 import json, sys
@@ -49,7 +46,7 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-3:] == ["train.py", "recipes/average_weights.py", "export.py"]
+    assert scripts[-2:] == ["train.py", "export.py"]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
     assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128]
     assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
@@ -87,18 +84,3 @@ def test_thinning_keeps_two_images_of_a_man_and_four_of_a_woman(gender_tables, t
     few = pd.read_csv(tmp_path / "lfw_faces" / "few.csv")
     names = few["img_paths"].str.split("/").str[0]
     assert names.value_counts().to_dict() == {"Other": 6, "Woman": 4, "Man": 2}
-
-
-def test_average_of_two_weight_files(tmp_path):
-    spec = importlib.util.spec_from_file_location("average_weights", ROOT / "recipes" / "average_weights.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    paths = [write_weights(tmp_path / name, margin=0.1) for name in ("a.hdf5", "b.hdf5")]
-    recipe.average_weights(*paths, 0.25, tmp_path / "c.hdf5", {"val_pred_age_mae": 5.0})
-    (a, _), (b, _), (c, info) = (load_model(path) for path in (*paths, tmp_path / "c.hdf5"))
-    for before, after, average in zip(a.get_weights(), b.get_weights(), c.get_weights(), strict=True):
-        np.testing.assert_allclose(average, 0.75 * before + 0.25 * after, rtol=1e-5, atol=1e-7)
-    assert info.metrics == {"val_pred_age_mae": 5.0}
-    other = write_weights(tmp_path / "d.hdf5", margin=0.4)
-    with pytest.raises(UserError, match=r"the same margin, got 0\.1 and 0\.4"):
-        recipe.average_weights(paths[0], other, 0.5, tmp_path / "e.hdf5", {})

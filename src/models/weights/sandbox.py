@@ -67,10 +67,17 @@ def validate(path: Path) -> None:
     limit = math.ceil(SECONDS + path.stat().st_size / BYTES_A_SECOND)
     command = [sys.executable, "-m", "src.models.weights.sandbox", str(path.resolve()), str(limit)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads take address space
-    output = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     too_slow = UserError(f"the weight file {path} cannot be read in {limit} s")
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, timeout=PATIENCE * limit, **output)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            timeout=PATIENCE * limit,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
     except subprocess.TimeoutExpired as error:
         raise too_slow from error
     if done.returncode == TOO_SLOW != 0:
