@@ -107,7 +107,7 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
         model_name=cfg.model.model_name,
         img_size=cfg.model.img_size,
         margin=margin,
-        data=", ".join(table_names(cfg)),
+        data=", ".join(dict.fromkeys(table_names(cfg))),
         mirrored=cfg.model.mirrored,
         heads=training.heads,
     )
