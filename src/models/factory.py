@@ -60,7 +60,7 @@ def get_optimizer(
     Raises:
         UserError: Unknown name.
     """
-    match name:
+    match name.lower():
         case "sgd":
             return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
         case "adam":
