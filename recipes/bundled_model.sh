@@ -35,9 +35,9 @@ pretrain() {
     model.img_size=128 model.weights="$(newest 112)" train.lr=0.0005 train.epochs=6 train.checkpoint_dir=checkpoints/128
 }
 
-# FairFace: natural photos, ages known as groups. Rare ages count more. Of the first training the bundled file comes from
-# the first epoch of two, of the second from the first epoch: a look at the clock, not a choice. The first third of the
-# layers is frozen then, which halves the time per step.
+# FairFace: natural photos, ages known as groups. Rare ages have more weight. The first training was stopped after one of
+# its two epochs, for lack of time; the next began with the weights of that epoch. Later the first third of the layers is
+# frozen, which halves the time per step.
 finetune() {
   local aaf=data/aaf_faces/faces.csv
   local settings=("${network[@]}" model.img_size=128 model.mirrored=true train.age_loss_weight=0.5

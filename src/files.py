@@ -63,7 +63,7 @@ def append_lines(path: Path, text: str, errors: str = "strict") -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the values of a file with one JSON text per line, without torn lines of killed runs; a file may miss."""
+    """Yield the values of a file with one JSON text per line, if it exists; torn lines of killed runs are skipped."""
     with suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # names may hold other line ends
             with suppress(ValueError):

@@ -5,7 +5,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' figures are those of a CPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' numbers are those of a CPU
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 import numpy as np

@@ -101,7 +101,7 @@ def test_split_without_rows(my_table):
         evaluate(FakeEstimator(), str(my_table), split="val")
 
 
-def test_appa_real_figures_by_hand(tmp_path):
+def test_appa_real_metrics_by_hand(tmp_path):
     write_split(tmp_path, "valid", ROWS)
     report, lines = evaluate_appa_real(FakeEstimator(), tmp_path)
     # Predicted is the real age: errors against the apparent one are 2.5, 5 and 0.
@@ -118,7 +118,7 @@ def test_appa_real_figures_by_hand(tmp_path):
     assert "gender" not in "\n".join(lines)
 
 
-def test_appa_real_figures_exactly(tmp_path):
+def test_appa_real_metrics_exactly(tmp_path):
     """Grey levels that JPEG keeps exactly, so that every figure can be worked out."""
     write_split(tmp_path, "test", [("000000.jpg", 30.0, 5.0, 20), ("000001.jpg", 80.0, 4.0, 88)])
     for name, age in [("000000.jpg", 25), ("000001.jpg", 84)]:

@@ -40,7 +40,7 @@ def test_gender_accuracy_by_hand():
     assert metrics.gender_accuracy([1, 1, 0, 0, NAN], [0.9, 0.4, 0.1, 0.5, 0.9]) == 0.5
 
 
-def test_figures_over_nothing_are_nan():
+def test_metrics_over_nothing_are_nan():
     assert math.isnan(metrics.mean_absolute_error([NAN], [3]))
     assert math.isnan(metrics.cumulative_score([], []))
     assert math.isnan(metrics.gender_accuracy([NAN], [0.2]))

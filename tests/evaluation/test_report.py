@@ -52,7 +52,7 @@ def ranges():
     return Outcome(predictions, [], ["g"], pd.DataFrame(overlaps))
 
 
-def test_figures_by_hand(outcome):
+def test_metrics_by_hand(outcome):
     report = summarise(outcome)
     assert (report["images"], report["ages"], report["genders"]) == (4, 3, 3)
     assert report["mae"] == pytest.approx(16 / 3)

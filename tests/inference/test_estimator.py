@@ -205,8 +205,8 @@ def test_batches_do_not_change_the_answer():
 
 
 def test_load_says_which_model_speaks_and_its_error(tmp_path):
-    figures = {"val_pred_age_mae": 6.54321, "val_pred_gender_accuracy": 0.9}
-    info = WeightsInfo("MobileNet", 32, 0.1, data="utkface", metrics=figures)
+    metrics = {"val_pred_age_mae": 6.54321, "val_pred_gender_accuracy": 0.9}
+    info = WeightsInfo("MobileNet", 32, 0.1, data="utkface", metrics=metrics)
     save_weights(get_model("MobileNet", 32), tmp_path / "a.hdf5", info)
     loaded = AgeGenderEstimator.load(tmp_path / "a.hdf5")
     assert loaded.margin == 0.1

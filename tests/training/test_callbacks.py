@@ -29,8 +29,8 @@ def model() -> keras.Model:
     return model
 
 
-def test_steps_give_no_figures_and_epochs_the_right_ones(model):
-    """Figures of a step are numbers of the host: to make them it waits for the device. The loss is 1 in every row."""
+def test_steps_give_no_metrics_and_epochs_the_right_ones(model):
+    """Metrics of a step are numbers of the host, which waits for the device to get them. The loss is 1 in every row."""
     recorder = Recorder()
     x, y = np.zeros((6, 1)), np.ones((6, 1))
     steps = {"verbose": 0, "epochs": 1, "steps": 3}

@@ -60,13 +60,13 @@ def test_weight_0_keeps_a_row_out_of_the_loss():
     heads = [keras.layers.Dense(size, "softmax", kernel_initializer="zeros") for size in (2, 101)]
     model = keras.Model(inputs, [head(flat) for head in heads])
     model.compile("sgd", loss="categorical_crossentropy")
-    figures = model.evaluate(make_maker(table, **SETTINGS), verbose=0, return_dict=True)
+    metrics = model.evaluate(make_maker(table, **SETTINGS), verbose=0, return_dict=True)
     # Untrained heads are uniform; three genders and two ages of four rows are known.
-    assert figures["loss"] == pytest.approx(3 / 4 * np.log(2) + 2 / 4 * np.log(101), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(3 / 4 * np.log(2) + 2 / 4 * np.log(101), rel=1e-5)
 
 
 @pytest.mark.parametrize(("count", "steps"), [(9, None), (10, None), (10, 2), (3, None)])
-def test_filled_up_batches_give_the_figures_of_the_rows_that_are_there(count, steps):
+def test_filled_up_batches_give_the_metrics_of_the_rows_that_are_there(count, steps):
     table = make_table(count).assign(gender=[float("nan"), *[1.0] * (count - 1)])
     inputs = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))

@@ -28,7 +28,7 @@ from src.training.train import open_run, train
 from src.training.weight_average import WeightAverage
 
 TINY = str(ROOT / "tests" / "tiny_train.py")
-FIGURES = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
+METRICS = ["loss", "pred_gender_loss", "pred_age_loss", "pred_gender_accuracy", "pred_age_accuracy", "pred_age_mae"]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_train_learn_save_load_estimate(compose, training_overrides, folder, fac
     overrides = ["train.epochs=15", "model.batch_size=8", "augment.enabled=false", "train.age_loss_weight=0.1"]
     overrides += ["train.export_onnx=true", "model.mirrored=true"]
     history = train(compose(*training_overrides, *overrides))
-    assert set(history.history) == {"epoch", "lr", *FIGURES, *(f"val_{name}" for name in FIGURES)}
+    assert set(history.history) == {"epoch", "lr", *METRICS, *(f"val_{name}" for name in METRICS)}
     assert history.history["pred_gender_accuracy"][-1] >= 15 / 16
     assert history.history["pred_gender_loss"][-1] < 0.3
     log = pd.read_csv(folder / "MobileNet_32_log.csv")
@@ -243,7 +243,7 @@ def test_train_py_as_a_command_with_wandb_offline(training_overrides, tmp_path, 
     command = [sys.executable, str(ROOT / "train.py"), *training_overrides, "train.epochs=1", "wandb.project=faces"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert all(f"{name}: " in done.stdout for name in FIGURES)
+    assert all(f"{name}: " in done.stdout for name in METRICS)
     assert len(list(folder.glob("*.hdf5"))) == 1
     records = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert len(records) == 1
