@@ -55,7 +55,7 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
         "--max_side",
         type=cli.auto_or_int,
         default="auto",
-        help="longest side of the searched copy, pixels; auto: 640, and larger for panoramas and groups",
+        help="longest side of the searched copy, pixels; auto: 640, then larger in large photos, for smaller faces",
     )
     return parser.parse_args(arguments)
 

@@ -61,7 +61,7 @@ def run_demo(
         else:
             prepare_output(output_dir)
         estimator = load_estimator(weight_file, background=image_dir is not None)  # after all that may fail at once
-        detector = FaceDetector(upsample, threshold, max_side, profiles)
+        detector = FaceDetector(upsample, threshold, max_side, profiles, few_too=image_dir is not None)
         margin = choose_margin(margin, estimator.margin)
         predictor = Predictor(detector, estimator, margin, estimator.info.resize)
         options = (weight_file, margin, threshold, upsample, max_side, profiles)

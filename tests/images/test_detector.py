@@ -208,15 +208,30 @@ def test_group_photo_is_searched_up_to_its_own_resolution():
     more = [rectangle(100 * i, 300, 100 * i + 80, 380) for i in range(4)], [1.0] * 4, [0] * 4
     detector = Recorder([group, more, NOTHING])
     assert len(detector.detect(image)) == 7
-    assert detector.searched == [(320, 640), (640, 1280), (1280, 2560)]
+    assert detector.searched == [(320, 640), (1000, 2000)]
+    image = np.zeros((2000, 4000, 3), np.uint8)
+    detector = Recorder([group, more, NOTHING])
+    assert len(detector.detect(image)) == 7
+    assert detector.searched == [(320, 640), (1025, 2049), (2049, 4099)]
     detector = Recorder([group, NOTHING])  # nothing new ends it
     assert len(detector.detect(image)) == 3
-    pair = group[0][:2], [1.0] * 2, [0] * 2
-    detector = Recorder([pair])
+
+
+def test_smaller_faces_beside_one_or_two_are_searched_once():
+    image = np.zeros((1000, 2000, 3), np.uint8)
+    pair = [rectangle(100 * i, 0, 100 * i + 80, 80) for i in range(2)], [1.0] * 2, [0] * 2
+    behind = [rectangle(600, 300, 680, 380)], [1.0], [0]
+    detector = Recorder([pair, behind])
+    assert len(detector.detect(image)) == 3
+    assert detector.searched == [(320, 640), (1000, 2000)]
+    detector = Recorder([pair], few_too=False)
     assert len(detector.detect(image)) == 2
     assert detector.searched == [(320, 640)]
-    detector = Recorder([group], max_side=640)
-    assert len(detector.detect(image)) == 3
+    detector = Recorder([pair])  # at less than 1.5 times the size there is nothing to gain
+    assert len(detector.detect(image[:450, :900])) == 2
+    assert detector.searched == [(320, 640)]
+    detector = Recorder([pair], max_side=640)
+    assert len(detector.detect(image)) == 2
     assert detector.searched == [(320, 640)]
 
 
@@ -225,6 +240,13 @@ def test_a_hundred_faces_are_found(grace):
     faces = FaceDetector().detect(np.tile(small, (10, 10, 1)))
     cells = {((left + right) // 2 // 171, (top + bottom) // 2 // 200) for (left, top, right, bottom), *_ in faces}
     assert len(faces) == len(cells) == 100
+
+
+def test_ten_faces_behind_a_near_one_are_found(grace):
+    image = np.full((1200, 1710, 3), 100, np.uint8)
+    image[:200] = np.tile(cv2.resize(grace, (171, 200), interpolation=cv2.INTER_AREA), (1, 10, 1))
+    image[380:1180, 500:1184] = cv2.resize(grace, (684, 800))
+    assert len(FaceDetector().detect(image)) == 11
 
 
 def test_all_faces_of_a_panorama_are_found(grace):
