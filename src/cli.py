@@ -138,8 +138,25 @@ def escape_unprintable() -> None:
 def show_warnings() -> None:
     """Print what the modules of `src` log from level WARNING on to stderr, as lines `warning: ...`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setFormatter(PrintableFormatter("warning: %(message)s"))
     logging.getLogger("src").handlers = [handler]
+
+
+class PrintableFormatter(logging.Formatter):
+    """Format each message as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """Escape line ends and control characters, which names of files may hold."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def warn_skipped(name: str, reason: object) -> None:
+    """Print one line about a file, above a progress bar where there is one."""
+    Progress.write(printable(f"skipped {name}: {reason}"), file=sys.stderr)
 
 
 def _missing(error: ImportError) -> str:
@@ -170,7 +187,7 @@ def one_line(error: object, length: int = 200) -> str:
 
 def fail(message: object, code: int) -> int:
     """Print `error: message` as one line to stderr and return the exit code."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    print(f"error: {printable(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
     return code
 
 
@@ -211,6 +228,11 @@ class Progress(tqdm):
             self._last_line = now
             print(self.line(), file=sys.stderr, flush=True)
         return True
+
+    def clear(self, *args: bool, **options: bool) -> None:
+        """Clear the bar for a line that comes above it."""
+        if self._on_terminal:
+            super().clear(*args, **options)
 
     def close(self) -> None:
         """Clear or keep the bar; a log is left as it is."""

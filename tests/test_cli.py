@@ -132,6 +132,24 @@ def test_escaped_text_of_a_script(tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udce9.jpg"])
+def test_a_name_with_control_characters_is_printed_on_one_line(name, capsys):
+    def main():
+        cli.warn_skipped(name, "damaged")
+        logging.getLogger("src.datasets.table").warning(f"{name} is missing")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    shown = repr(name)[1:-1]
+    assert capsys.readouterr().err == f"skipped {shown}: damaged\nwarning: {shown} is missing\n"
+
+
+def test_a_line_above_progress_in_a_log_is_that_line(capsys):
+    for name in cli.Progress(["a.jpg"], 1, "images"):
+        cli.warn_skipped(name, "damaged")
+    assert capsys.readouterr().err == "skipped a.jpg: damaged\n"
+
+
 def test_progress_without_a_terminal_is_a_line_per_minute(monkeypatch, capsys):
     clock = iter(range(0, 10_000, 25))
     monkeypatch.setattr(cli.Progress, "LINE_EVERY", 60.0)

@@ -102,6 +102,8 @@ def test_a_sweep_trains_all_and_names_those_that_fail(training_overrides, faces_
     assert done.returncode == 1, done.stderr
     assert not (tmp_path / "multirun").exists()  # Hydra's own files are in the project's outputs/
     assert done.stderr.splitlines()[-1] == "error: 1 of 3 trainings failed: #1 train.export_onnx=False train.lr=-1"
+    assert "Launching 3 jobs" in done.stdout
+    assert (done.stderr.count("no column `margin`"), done.stdout.count("no column")) == (2, 0)  # not by Hydra again
     logs = [tmp_path / "checkpoints" / f"MobileNet_32{run}_log.csv" for run in ("", "_run2")]
     assert [pd.read_csv(log)["lr"].round(6).tolist() for log in logs] == [[0.001], [0.1]]
     runs = [models.identify(path).run for path in (tmp_path / "checkpoints").glob("*.hdf5")]

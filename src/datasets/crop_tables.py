@@ -14,7 +14,7 @@ from src.datasets.crop_journal import Record
 from src.datasets.csv_table import read_csv
 from src.datasets.image_files import locate
 from src.datasets.splits import content_split_without_test
-from src.datasets.table import NAMES, load_table, require_margin
+from src.datasets.table import NAMES, load_table, require_margin, text_column
 from src.images import BOX_COLUMNS, FoundImages, find_images
 from src.labels import AGE_RANGE_COLUMNS
 
@@ -85,7 +85,7 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
     """
     table = _load(labels, input_dir)
     require_margin(table, margin, "--margin")
-    table["name"] = _names(table["path"], input_dir)
+    table["name"] = text_column(_names(table["path"], input_dir))
     if not any(map(os.path.isfile, table["path"])):
         received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"
         raise UserError(
@@ -104,7 +104,7 @@ def _load(labels: str, input_dir: Path) -> pd.DataFrame:
     folder = os.path.abspath(input_dir)
     if labels.lower().endswith(".csv") or os.path.isfile(labels):
         table = read_csv(Path(labels).expanduser())
-        table["path"] = list(map(os.path.normpath, locate(folder, table["path"])))
+        table["path"] = text_column(map(os.path.normpath, locate(folder, table["path"])))
         return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
     if labels not in NAMES:
         raise UserError(f"--labels must be a path to a .csv or one of {', '.join(NAMES)}, got {labels!r}")
@@ -173,7 +173,8 @@ def faces_table(
             rows.append({**labels, **texts, **dict(zip(BOX_COLUMNS, box, strict=True))})
     optional = [*AGE_RANGE_COLUMNS, "ethnicity"]
     columns = ["genders", "ages", *optional, "img_paths", "split", "margin", *BOX_COLUMNS]
-    table = pd.DataFrame(rows).rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
+    table = pd.DataFrame(rows, dtype=object)  # not pandas' own strings: file names need not be valid UTF-8 on Linux
+    table = table.rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
     table["margin"] = f"{margin:g}"
     empty = [group for group in (list(AGE_RANGE_COLUMNS), ["ethnicity"]) if (table[group] == "").all(axis=None)]
     return table.drop(columns=[name for group in empty for name in group])
@@ -196,4 +197,4 @@ def not_used_table(records: dict[str, Record], unused: dict[str, tuple[str, obje
     """Build `not_used.csv`, sorted by name: photos of the records without a crop, and others with reason and faces."""
     without = {record.name: (record.reason, record.faces) for record in records.values() if record.reason}
     rows = [(name, *row) for name, row in sorted({**without, **unused}.items())]
-    return pd.DataFrame(rows, columns=["img_paths", "reason", "faces"])
+    return pd.DataFrame(rows, columns=["img_paths", "reason", "faces"], dtype=object)

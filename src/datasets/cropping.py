@@ -10,7 +10,6 @@ The output folder holds
 """
 
 import errno
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError
+from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, warn_skipped
 from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
     Photo,
@@ -191,7 +189,7 @@ def _crop_new(
                 unused[photo.name] = (f"{UNREADABLE}: {result}", "")
                 if isinstance(result.__cause__, OSError) and not isinstance(result.__cause__, FileNotFoundError):
                     failed[photo.name] = str(result)
-                tqdm.write(f"skipped {photo.name}: {result}", file=sys.stderr)
+                warn_skipped(photo.name, result)
             done += 1
     except KeyboardInterrupt:
         message = f"{done:,} of {len(photos):,} photos are done; the same command resumes"

@@ -70,8 +70,9 @@ def read_csv(path: Path) -> pd.DataFrame:
     if set(AGE_RANGE_COLUMNS) & set(cells):
         _add_ranges(table, cells, path)
     if "split" in cells:
-        require_cells(cells["split"].isin([*SPLITS, ""]), cells["split"], path, f"{', '.join(SPLITS)} or empty")
-        table["split"] = cells["split"]
+        splits = cells["split"].str.lower()
+        require_cells(splits.isin([*SPLITS, ""]), cells["split"], path, f"{', '.join(SPLITS)} or empty")
+        table["split"] = splits
     if "margin" in cells:
         table["margin"] = _numbers(cells, "margin", path, "a number >= 0 or empty", lambda margin: margin >= 0)
     if "ethnicity" in cells:
@@ -94,13 +95,13 @@ def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -
         required: Names the columns that must be there, given the header.
 
     Returns:
-        Columns as the header names them; the index is the line in the file.
+        Columns as the header names them, in lower case; the index is the line in the file.
 
     Raises:
         UserError: no such file, no table, a column is missing or named twice, or a line has too few or too many cells.
     """
     lines = _read_lines(path)
-    header = _trimmed(lines.pop(min(lines, default=0), ()))
+    header = tuple(map(str.lower, _trimmed(lines.pop(min(lines, default=0), ()))))
     columns = required(header)
     if missing := [name for name in columns if name not in header]:
         raise UserError(f"{path} must have the columns {','.join(columns)}, got {_shown(header)}: add {missing}")
@@ -129,12 +130,12 @@ def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     named = SEPARATOR_LINE.match(first)
     separator = named[1] if named else max(SEPARATORS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         rows = ((reader.line_num, tuple(map(str.strip, row))) for row in reader)
         lines = dict(row for row in rows if any(row[1]))
     except csv.Error as error:
-        raise UserError(f"{path} must be a CSV: {error}") from error
+        raise UserError(f"{path} must be a CSV: {error}, in the cells that end in line {reader.line_num}") from error
     if named:
         del lines[min(lines)]
     return lines
@@ -154,7 +155,7 @@ def _decode(data: bytes, path: Path) -> str:
         if data.startswith(start):
             raise UserError(f"{path} must be a CSV, got {what}")
     # surrogateescape: file names need not be valid UTF-8 on Linux
-    text = data.decode(_encoding(data), "surrogateescape").removeprefix("\ufeff")
+    text = data.decode(_encoding(data), "surrogateescape").lstrip("\ufeff")
     if "\0" in text:
         raise UserError(f"{path} must be a CSV, got a file that is no text")
     return text

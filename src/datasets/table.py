@@ -179,7 +179,7 @@ def _load_imdb_wiki(db: str, folder: Path, split: str) -> pd.DataFrame:
     else:
         table["split"] = np.where(np.random.default_rng(0).permutation(len(table)) < len(table) / 10, "val", "train")
     paths = [os.path.join(folder, path) for path in table["path"]]
-    return table.assign(path=_text(paths), margin=MARGIN)[[*COLUMNS, "person"]]
+    return table.assign(path=text_column(paths), margin=MARGIN)[[*COLUMNS, "person"]]
 
 
 def _load_utkface(folder: Path) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def _built(db: str, source: Path, build: Callable[[], object], advice: str) -> P
 
 def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.DataFrame:
     table = read_csv(csv)
-    table["path"] = _text(locate(image_dir, table["path"]))
+    table["path"] = text_column(locate(image_dir, table["path"]))
     if margin is not None:
         table["margin"] = margin
     elif "margin" not in table:
@@ -223,9 +223,9 @@ def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.Dat
     return table[[*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in table)]]
 
 
-def _text(values: list[str]) -> pd.Series:
+def text_column(values: Iterable[str]) -> pd.Series:
     """As Python's strings: pandas' own cannot hold file names that are no UTF-8 where pyarrow is installed."""
-    return pd.Series(values, dtype=object)
+    return pd.Series(list(values), dtype=object)
 
 
 def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:

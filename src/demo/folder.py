@@ -1,14 +1,13 @@
 """The demo over a folder of images: annotated images and predictions into files, or into a window."""
 
 import errno
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from src.cli import JobError, Progress, UserError
+from src.cli import JobError, Progress, UserError, warn_skipped
 from src.demo.drawing import draw_predictions
 from src.demo.prediction_files import PredictionFiles, count_rows, names_in_json
 from src.demo.results import Result, Results, root_hash
@@ -108,7 +107,7 @@ def run_folder_to_files(
     """
     summary = Summary(notes=found.notes(), failed=dict(found.unreadable))
     for name, reason in found.unreadable.items():
-        _warn(name, reason)
+        warn_skipped(name, reason)
     results = Results(output_dir)
     with results.claimed(root := root_hash(found.folder)):
         sources = [(path.relative_to(found.folder).as_posix(), file_stamp(path)) for path in found.paths]
@@ -197,7 +196,7 @@ def write_drawn(path: Path, labelled: LabelledImage, summary: Summary) -> None:
         if error.errno not in OWN_ERRORS:
             raise JobError(f"{reason}; then resume with --skip_existing") from error
         summary.failed[labelled.name] = reason
-        _warn(labelled.name, reason)
+        warn_skipped(labelled.name, reason)
 
 
 def _reader(summary: Summary) -> Callable[[tuple[str, Path]], np.ndarray]:
@@ -218,14 +217,10 @@ def _reader(summary: Summary) -> Callable[[tuple[str, Path]], np.ndarray]:
 def _readable(images: Iterable[LabelledImage], summary: Summary) -> Iterator[LabelledImage]:
     for labelled in images:
         if labelled.image is None:
-            _warn(labelled.name, labelled.error)
+            warn_skipped(labelled.name, labelled.error)
             if labelled.name not in summary.failed:
                 summary.unreadable[labelled.name] = labelled.error
             continue
         summary.images += 1
         summary.faces += len(labelled.predictions)
         yield labelled
-
-
-def _warn(name: str, reason: str) -> None:
-    Progress.write(f"skipped {name}: {reason}", file=sys.stderr)

@@ -126,7 +126,7 @@ def _search(folder: Path, found: FoundImages, searched: set, recursive: bool) ->
         for entry in entries:
             if entry.name.startswith("."):
                 found.others["hidden"] += 1
-            elif not entry.is_dir():
+            elif not os.path.isdir(entry):  # entry.is_dir() raises on a link that leads to itself
                 _add_file(entry, found)
             elif recursive and entry.is_symlink():
                 yield Path(entry.path)

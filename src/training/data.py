@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +94,7 @@ def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFra
     own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
     kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
     for path, reason in unreadable:
-        print(f"skipped, {reason}: {path}", file=sys.stderr)
+        cli.warn_skipped(path, reason)
     readable = np.zeros(len(part), np.int32)
     readable[kept["row"]] = 1
     kept = part[group.sum(readable) > 0].reset_index(drop=True)

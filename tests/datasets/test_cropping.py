@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -192,6 +193,18 @@ def test_order_subfolders_and_names_of_any_script(tmp_path, stub_detector):
     assert list(faces["img_paths"]) == ["b/日本語_0.jpg", "a_0.jpg", "ä ö/it's_0.jpg", "Ω_0.jpg"]
     assert list(faces["ages"]) == ["0", "1", "2", "3"]
     assert len(load_table(str(tmp_path / "out" / "faces.csv"))) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such names")
+def test_names_that_are_no_utf8(tmp_path, stub_detector):
+    name = "jos\udce9.jpg"
+    make_images(tmp_path / "in", name)
+    (tmp_path / "in" / "bad\udce9.jpg").write_bytes(b"no image")
+    (tmp_path / "labels.csv").write_bytes(b"genders,ages,img_paths\n1,20,jos\xe9.jpg\n")
+    for labels in (None, str(tmp_path / "labels.csv")):
+        crop_folder(tmp_path / "in", tmp_path / "out", labels)
+    assert b"1,20,jos\xe9_0.jpg," in (tmp_path / "out" / "faces.csv").read_bytes()
+    assert len(load_table(str(tmp_path / "out" / "faces.csv"))) == 1
 
 
 def test_equal_stems_do_not_collide(tmp_path, stub_detector):

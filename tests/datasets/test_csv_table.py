@@ -146,6 +146,21 @@ def test_what_spreadsheets_write(tmp_path, separator, encoding, first_line):
     assert table["split"].tolist() == ["val", ""]
 
 
+def test_names_of_columns_and_splits_in_capitals(tmp_path):
+    table = read(tmp_path, "\ufeffsep=;\nGenders;AGES;Img_Paths;Split\n1;30,5;A.jpg;Train\n")
+    assert table.values.tolist() == [["A.jpg", 1.0, 30.5, "train"]]
+
+
+def test_two_byte_order_marks(tmp_path):
+    assert len(read(tmp_path, "\ufeff\ufeff" + HEADER + "1,30,a.jpg\n")) == 1
+
+
+@pytest.mark.parametrize("rest", ["", '0,20,"c.jpg"\n'])
+def test_a_quote_that_is_not_closed_is_no_cell_of_many_lines(tmp_path, rest):
+    with pytest.raises(UserError, match=r"must be a CSV: .*, in the cells that end in line [34]$"):
+        read(tmp_path, HEADER + '1,30,"a.jpg\n1,30,b.jpg\n' + rest)
+
+
 def test_a_line_that_names_the_separator_counts_as_a_line(tmp_path):
     with pytest.raises(UserError, match="line 4: genders must be"):
         read(tmp_path, "sep=;\ngenders;ages;img_paths\n0;1;a.jpg\n5;1;b.jpg\n")

@@ -107,10 +107,11 @@ def test_results_inside_the_folder_are_excluded(tmp_path):
 def test_broken_links_and_pipes(tmp_path):
     (tmp_path / "a.jpg").symlink_to("nowhere")
     (tmp_path / "b.txt").symlink_to("nowhere")
+    (tmp_path / "c.jpg").symlink_to("c.jpg")
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
     found = find_images(tmp_path)
-    assert names(found) == ["a.jpg"]  # reading it names the reason
+    assert names(found) == ["a.jpg", "c.jpg"]  # reading them names the reason
     assert found.others[".txt"] == 1
 
 

@@ -69,6 +69,13 @@ def test_damaged_files(tmp_path, data, reason):
         images.read_image(tmp_path / "a.png")
 
 
+def test_a_damaged_file_is_named_by_its_error_alone(capfd):
+    whole = cv2.imencode(".bmp", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    with pytest.raises(images.ImageError):
+        images.decode_image(whole[: len(whole) // 2])
+    assert capfd.readouterr().err == ""
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(images.ImageError, match="No such file"):
         images.read_image(tmp_path / "a.png")
