@@ -32,7 +32,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("80", "112", "128", "fairface", "frozen", "annealed"):
+    for run in ("80", "112", "128", "fairface", "frozen", "annealed", "160"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "EfficientNetLite0_128_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -48,9 +48,9 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert all((ROOT / script).is_file() for script in scripts)
     assert scripts[-2:] == ["train.py", "export.py"]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
-    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128]
+    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128, 160]
     assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
-    assert [cfg.model.frozen for cfg in trainings[-3:]] == [0, 0.32, 0.32]
+    assert [cfg.model.frozen for cfg in trainings[-4:]] == [0, 0.32, 0.32, 0.32]
 
 
 def test_labels_by_list_and_by_folder(gender_tables, tmp_path):

@@ -1,0 +1,61 @@
+"""`train.py` on PyTorch, nearly twice as fast on a CPU: fused batch norm, and no copies between memory layouts.
+
+    pip install torch
+    python recipes/train_on_cpu.py data.db=utkface model.model_name=EfficientNetLite0 ...
+
+Same arguments and results as `KERAS_BACKEND=torch python train.py`. Two functions of Keras 3.15 are replaced: its batch
+norm is a dozen operations over the whole feature map, and its convolutions copy their input to channels first, and
+PyTorch back to channels last.
+"""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "torch"
+
+import keras
+import torch
+from keras.src.backend.torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+plain_batch_norm = keras.layers.BatchNormalization.call
+
+
+def channels_first(inputs: torch.Tensor) -> torch.Tensor:
+    """View `(batch, ..., channels)` as `(batch, channels, ...)`, without a copy."""
+    return inputs.movedim(-1, 1)
+
+
+def batch_norm(self, inputs: torch.Tensor, training: bool | None = None, mask=None) -> torch.Tensor:
+    """`keras.layers.BatchNormalization.call` in one operation."""
+    if inputs.ndim != 4 or mask is not None or not (self.scale and self.center) or self.axis not in (-1, 3):
+        return plain_batch_norm(self, inputs, training, mask)
+    scale_and_offset = self.gamma.value, self.beta.value
+    if not (training and self.trainable):
+        statistics = self.moving_mean.value, self.moving_variance.value
+        outputs = torch.batch_norm(
+            inputs.movedim(-1, 1), *scale_and_offset, *statistics, False, 0.0, self.epsilon, False
+        )
+        return outputs.movedim(1, -1)
+    outputs, mean, inverse = torch.native_batch_norm(
+        inputs.movedim(-1, 1), *scale_and_offset, None, None, True, 0.0, self.epsilon
+    )
+    with torch.no_grad():
+        share = 1 - self.momentum
+        self.moving_mean.value.lerp_(mean, share)
+        self.moving_variance.value.lerp_(inverse**-2 - self.epsilon, share)
+    return outputs.movedim(1, -1)
+
+
+def replace() -> None:
+    """Replace both functions."""
+    nn._transpose_spatial_inputs = channels_first
+    keras.layers.BatchNormalization.call = batch_norm
+
+
+if __name__ == "__main__":
+    replace()
+    sys.path.insert(0, str(ROOT))
+    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")

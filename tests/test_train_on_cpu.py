@@ -1,0 +1,39 @@
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from src.cli import ROOT
+
+COMPARE = """
+import json
+from recipes import train_on_cpu
+import keras, numpy as np, torch
+
+def step():
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3, 2, "same"), keras.layers.BatchNormalization(epsilon=0.01, momentum=0.8)]
+    layers += [keras.layers.DepthwiseConv2D(5, 2, "same"), keras.layers.BatchNormalization(trainable=False)]
+    model = keras.Sequential([keras.Input((9, 12, 3)), *layers])
+    images = torch.tensor(np.random.default_rng(0).normal(size=(2, 9, 12, 3)), dtype=torch.float32)
+    outputs = model(images, training=True)
+    outputs.square().sum().backward()
+    gradients = [weight.value.grad for weight in model.trainable_weights]
+    weights = [weight.value for weight in model.weights]
+    return [array.detach().numpy().copy() for array in [outputs, model(images), *gradients, *weights]]
+
+before = step()
+train_on_cpu.replace()
+print(json.dumps([float(np.abs(one - two).max()) for one, two in zip(before, step(), strict=True)]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+def test_a_step_gives_the_outputs_gradients_and_statistics_of_keras():
+    done = subprocess.run([sys.executable, "-c", COMPARE], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(done.stdout.splitlines()[-1])
+    assert len(differences) == 2 + 8 + 12
+    assert max(differences) < 1e-4
