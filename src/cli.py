@@ -86,7 +86,7 @@ def call(main: Callable[[], int | None]) -> int:
     show_warnings()
     try:
         code = main() or 0
-        sys.stdout.flush()
+        _flush_output()
     except UserError as error:
         code = fail(error, 2)
     except JobError as error:
@@ -94,7 +94,7 @@ def call(main: Callable[[], int | None]) -> int:
     except ImportError as error:
         code = fail(_missing(error), 1)
     except BrokenPipeError:  # the reader of our output (`| head`) is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 1
     except OSError as error:
         code = fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
@@ -120,6 +120,20 @@ def end(code: int) -> NoReturn:
         except (OSError, ValueError):
             code = code or 1
     os._exit(code)
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _drop_output()
+        error.filename = "standard output"
+        raise
+
+
+def _drop_output() -> None:
+    """Let Python have something to flush what is left into, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def escape_unprintable() -> None:

@@ -39,13 +39,25 @@ def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     stem = path.stem if len(os.fsencode(path.name)) < MAX_NAME else hashlib.sha256(os.fsencode(path.stem)).hexdigest()
     part = path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")  # the number keeps two writers apart
     try:
-        yield part
-        if durable:
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(part, path)
+        with errors_named(path):
+            yield part
+            if durable:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Name the file in an `OSError` that names none, as after a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
 
 
 def append_lines(path: Path, text: str, errors: str = "strict") -> None:
@@ -54,7 +66,7 @@ def append_lines(path: Path, text: str, errors: str = "strict") -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    with path.open("ab+") as file:
+    with errors_named(path), path.open("ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":

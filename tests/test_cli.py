@@ -132,6 +132,16 @@ def test_escaped_text_of_a_script(tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_output_on_a_full_disk():
+    command = [sys.executable, "-c", "from src import cli; cli.run(lambda: print('done'))"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        streams = {"stdout": full, "stderr": subprocess.PIPE}
+        done = subprocess.run(command, cwd=cli.ROOT, env=buffered, text=True, check=False, **streams)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device: standard output\n")
+
+
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udce9.jpg"])
 def test_a_name_with_control_characters_is_printed_on_one_line(name, capsys):
     def main():

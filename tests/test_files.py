@@ -1,11 +1,13 @@
 """Files written whole or not at all; hashes."""
 
+import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
-from src.files import file_hash, file_sha256, map_ahead, write_whole
+from src.files import append_lines, file_hash, file_sha256, map_ahead, write_whole
 
 
 def test_a_file_appears_whole_under_its_name_alone(tmp_path):
@@ -31,6 +33,18 @@ def test_an_error_keeps_the_older_file_and_leaves_nothing(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    path = tmp_path / "a.csv"
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.csv'$"), write_whole(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_line_on_a_full_disk_names_the_file():
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        append_lines(Path("/dev/full"), "a\n")
 
 
 def test_hashes(tmp_path):

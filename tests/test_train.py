@@ -110,6 +110,18 @@ def test_a_sweep_trains_all_and_names_those_that_fail(training_overrides, faces_
     assert sorted(run.partition(",")[0] for run in runs) == ["MobileNet_32", "MobileNet_32_run2"]
 
 
+def test_one_training_writes_nothing_of_hydra(tmp_path, monkeypatch):
+    import train
+
+    (tmp_path / "root").touch()  # no folder can be made below it
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "ROOT", tmp_path / "root")
+    monkeypatch.setattr(sys, "argv", ["train.py", "train.lr=0.5"])
+    monkeypatch.setattr(train, "run_job", lambda cfg, printed: int(cfg.train.lr * 10))
+    assert train.run_jobs(("", "")) == {"#0 ": 5}
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
 def test_trainings_of_a_sweep_have_folders_of_their_own():
     import train
 

@@ -137,7 +137,12 @@ def read_filled_in(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"])
-    table = read_csv(path).drop_duplicates("path").set_index("path")
+    table = read_csv(path)
+    folder = os.path.abspath(path.parent)
+    table["path"] = text_column(  # as the crops are called, however a spreadsheet has written them
+        Path(os.path.relpath(file, folder)).as_posix() for file in locate(folder, table["path"])
+    )
+    table = table.drop_duplicates("path").set_index("path")
     return table.assign(split=table.get("split", ""), ethnicity=table.get("ethnicity", ""))
 
 

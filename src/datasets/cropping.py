@@ -10,6 +10,7 @@ The output folder holds
 """
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -163,7 +164,7 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
         raise UserError(f"-i must be a folder of photos, got {input_dir}, which is none")
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"-o must be a folder, got the file {output_dir}")
-    photos, faces = input_dir.resolve(), output_dir.resolve()
+    photos, faces = Path(os.path.realpath(input_dir)), Path(os.path.realpath(output_dir))
     if faces == photos or faces in photos.parents:
         raise UserError(f"-o must be outside of {input_dir} or below it, got {output_dir}")
 

@@ -1,6 +1,7 @@
 """The demo over a folder of images: annotated images and predictions into files, or into a window."""
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def find_input(image_dir: Path, output_dir: Path | None = None) -> FoundImages:
     if not image_dir.exists():
         raise UserError(f"--image_dir must be a folder of images or an image, got {image_dir}, which does not exist")
     folder = image_dir if image_dir.is_dir() else image_dir.parent
-    if output_dir and output_dir.resolve() == folder.resolve():
+    if output_dir and os.path.realpath(output_dir) == os.path.realpath(folder):
         raise UserError(f"--output_dir must differ from --image_dir, got {output_dir}: images would be replaced")
     found = find_images(image_dir, exclude=output_dir)
     if not found.paths:

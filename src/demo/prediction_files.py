@@ -130,14 +130,22 @@ def _replace(path: Path, text: str, errors: str) -> None:
 
 
 def _other_rows(path: Path, without: set[str]) -> list[list[str]]:
-    """Read the rows of all names but some; a torn last row goes, rows of older versions get two empty cells."""
+    """Read the rows of all names but some; a torn last row goes, rows of older versions get two empty cells.
+
+    A spreadsheet may have written the file anew, with `;` between the cells.
+    """
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", errors=FILE_NAMES, newline="") as file:
-        rows = csv.reader(file)
+    with path.open(encoding="utf-8-sig", errors=FILE_NAMES, newline="") as file:
+        separator = ";" if file.readline().startswith(f"{CSV_HEADER[0]};") else ","
+        file.seek(0)
+        rows = csv.reader(file, delimiter=separator)
         header = tuple(next(rows, CSV_HEADER))
         if header not in (CSV_HEADER, OLD_HEADER):
-            raise UserError(f"{path} was not written by demo.py; use another --output_dir")
+            raise UserError(
+                f"{path} must begin with the line {','.join(CSV_HEADER)} as demo.py writes it, got"
+                f" {','.join(header)[:200]}; use another --output_dir"
+            )
         empty = [""] * (len(CSV_HEADER) - len(header))
         return [[*row, *empty] for row in rows if len(row) == len(header) and row[0] not in without]
 

@@ -1,5 +1,6 @@
 """Frames in: a camera, a stream or a video file. Images of folders are read by `src.images`."""
 
+import os
 import re
 import sys
 import threading
@@ -193,16 +194,18 @@ def describe_source(camera: str) -> tuple[str, str, Path | None]:
     """
     if camera.isdecimal():
         return f"camera {int(camera)}", str(int(camera)), None
-    if sys.platform == "linux" and (device := re.fullmatch(r"/dev/video(\d+)", str(Path(camera).resolve()))):
+    if sys.platform == "linux" and (device := re.fullmatch(r"/dev/video(\d+)", os.path.realpath(camera))):
         return describe_source(device[1])
     path = Path(url2pathname(urlsplit(camera).path) if camera.startswith("file://") else camera)
     if path.is_file():
-        return path.name, f"file:{path.resolve()}", path  # with a scheme, so that no name is taken for an address
+        address = f"file:{os.path.realpath(path)}"  # with a scheme, so that no name is taken for an address
+        return path.name, address, path
     if "://" in camera and not camera.startswith("file://"):
         parts = urlsplit(camera)
         return f"{parts.scheme}://{parts.hostname or ''}{parts.path}", camera, None  # without a password
+    problem = "is no file" if path.exists() else "does not exist"
     raise UserError(
-        f"--camera must be a camera's index or device, an address or a video file, got {camera}, which does not exist"
+        f"--camera must be a camera's index or device, an address or a video file, got {camera}, which {problem}"
     )
 
 

@@ -247,6 +247,16 @@ def test_labels_that_were_filled_in_stay(tmp_path, stub_detector):
     assert list(again.loc[3, ["genders", "ages"]]) == ["", ""]
 
 
+def test_labels_that_were_filled_in_with_a_spreadsheet_stay(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "josé/ünï.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table = tmp_path / "out" / "faces.csv"
+    filled_in = table.read_text(encoding="utf-8").replace("\n,,", "\n1,20,").replace(",", ";")
+    table.write_text(filled_in, encoding="cp1252", newline="\r\n")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    assert cells(tmp_path / "out")[["genders", "ages", "img_paths"]].values.tolist() == [["1", "20", "josé/ünï_0.jpg"]]
+
+
 def test_labels_and_filled_in_cells_are_merged_cell_by_cell(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
     labels = tmp_path / "labels.csv"

@@ -118,9 +118,20 @@ def test_rows_of_older_versions_stay(tmp_path):
     assert read_csv(tmp_path)[:2] == [HEADER, "0,1,2,3,4,5.00,F,0.1000,,"]
 
 
+@pytest.mark.parametrize(("start", "separator", "line_end"), [("", ";", "\n"), ("\ufeff", ",", "\r\n")])
+def test_rows_that_a_spreadsheet_wrote_stay(tmp_path, start, separator, line_end):
+    write(tmp_path, ("a;b.jpg", [ANNA]), ("c.jpg", [ANNA]))
+    before = read_csv(tmp_path)
+    text = (tmp_path / CSV_NAME).read_text(encoding="utf-8").replace("a;b.jpg", '"a;b.jpg"')
+    text = start + text.replace(",", separator)
+    (tmp_path / CSV_NAME).write_text(text, encoding="utf-8", newline=line_end)
+    write(tmp_path, ("d.jpg", []))
+    assert read_csv(tmp_path) == before
+
+
 def test_a_table_of_another_program_is_not_replaced(tmp_path):
     (tmp_path / CSV_NAME).write_text("file_name,predicted_age\na.jpg,30\n")
-    with pytest.raises(UserError, match=r"predictions\.csv was not written by demo\.py"):
+    with pytest.raises(UserError, match=r"must begin with the line image,.*, got file_name,predicted_age;"):
         write(tmp_path)
     assert (tmp_path / CSV_NAME).read_text() == "file_name,predicted_age\na.jpg,30\n"
 

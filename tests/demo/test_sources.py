@@ -25,9 +25,13 @@ def test_kinds_of_sources(video):
     assert describe_source(address) == ("rtsp://host/live/door.sdp", address, None)
     assert describe_source(str(video)) == ("talk.mkv", f"file:{video}", video)
     assert describe_source(video.as_uri()) == ("talk.mkv", f"file:{video}", video)
-    for nonsense in ("-1", "nothing.mp4", str(video.parent), "file:///nothing.mp4"):
-        with pytest.raises(UserError, match="--camera"):
+    loop = video.with_name("loop.mp4")
+    loop.symlink_to(loop.name)
+    for nonsense in ("-1", "nothing.mp4", str(loop), "file:///nothing.mp4"):
+        with pytest.raises(UserError, match="--camera .* does not exist"):
             describe_source(nonsense)
+    with pytest.raises(UserError, match="which is no file"):
+        describe_source(str(video.parent))
 
 
 def test_names_of_results(video):
