@@ -1,9 +1,12 @@
 """Fixtures that several test files share."""
 
+import copy
 import os
 import signal
 from collections import Counter
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' numbers are those of a CPU
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -64,6 +67,18 @@ def training_overrides(faces_csv: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture
 def tiny_network(monkeypatch):
     """Builds two convolutions in place of every backbone: they compile within a second."""
+    build_tiny_networks(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tiny_networks():
+    """As `tiny_network`, for all tests of a file."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        build_tiny_networks(monkeypatch)
+        yield
+
+
+def build_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     import distributed_process
 
     from src.models import backbones
@@ -72,12 +87,44 @@ def tiny_network(monkeypatch):
 
 
 @pytest.fixture
+def in_this_process(monkeypatch):
+    """Weight files are validated here, as where there is no interpreter to start: that spares a process for each."""
+    monkeypatch.setattr("src.models.weights.sandbox.sys", SimpleNamespace(executable=""))
+
+
+@pytest.fixture(scope="module")
+def built_networks() -> dict:
+    return {}
+
+
+@pytest.fixture
+def networks_built_once(monkeypatch, built_networks):
+    """`load_model` fills a network that an earlier test has built; its weights are NaN until then."""
+    from src.models import backbones, factory
+
+    build = factory.get_model
+
+    def get_model(name: str, size: int):
+        if (name, size) not in built_networks:
+            built_networks[name, size] = build(name, size)
+        model = built_networks[name, size]
+        arrays = model.get_weights()
+        model.set_weights([np.full_like(array, np.nan if array.dtype.kind == "f" else 0) for array in arrays])
+        backbones.finalize_normalization(model)
+        return model
+
+    monkeypatch.setattr(factory, "get_model", get_model)
+
+
+@pytest.fixture
 def compose():
     """`compose(*overrides)` gives the configuration that `train.py` would get."""
+    return lambda *overrides: copy.deepcopy(compose_once(*overrides))
+
+
+@cache
+def compose_once(*overrides: str):
     from hydra import compose, initialize_config_dir
 
-    def compose_config(*overrides: str):
-        with initialize_config_dir(str(ROOT / "src"), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
-
-    return compose_config
+    with initialize_config_dir(str(ROOT / "src"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))

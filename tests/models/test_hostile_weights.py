@@ -26,11 +26,16 @@ MANY = 10 * 2**30 // 4
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory) -> bytes:
+def our_network() -> keras.Model:
+    return get_model("MobileNetV3Small", 32)
+
+
+@pytest.fixture(scope="module")
+def good(our_network, tmp_path_factory) -> bytes:
     """A whole weight file of this project."""
     path = tmp_path_factory.mktemp("good") / "good.hdf5"
     info = WeightsInfo("MobileNetV3Small", 32, 0.4, versions={"keras": "3"})
-    return weights.save_weights(get_model("MobileNetV3Small", 32), path, info).read_bytes()
+    return weights.save_weights(our_network, path, info).read_bytes()
 
 
 @pytest.fixture
@@ -39,12 +44,6 @@ def file(good, tmp_path) -> Path:
     path = tmp_path / NAME
     path.write_bytes(good)
     return path
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """The file is read here first, as where there is no interpreter to start: the reason is what is tested."""
-    monkeypatch.setattr("src.models.weights.sandbox.sys.executable", "")
 
 
 def refuse(path: Path, capsys) -> str:
@@ -81,6 +80,12 @@ def test_good_file_is_good(file):
     assert weights.load_model(file)[1].model_name == "MobileNetV3Small"
 
 
+@pytest.mark.parametrize("ending", ["weights.h5", "keras"])
+def test_good_files_of_keras_alone_are_good(our_network, ending, tmp_path):
+    assert weights.identify(save(our_network, tmp_path / f"MobileNetV3Small_32_x.{ending}")).margin == 0.4
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("content", [b"", b"x", b"a text\n" * 1000, bytes(5000), b"PK\x03\x04" + bytes(99)])
 def test_no_weights_at_all(content, tmp_path, capsys):
     path = tmp_path / NAME
@@ -111,22 +116,27 @@ def test_links_and_pipes(tmp_path, capsys):
     assert "no regular file" in refuse(pipe, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process", "networks_built_once")
 def test_another_network(tmp_path, capsys):
     path = save(application(keras, "MobileNetV2", 32), tmp_path / NAME)
     assert "another network" in refuse(path, capsys)
 
 
+@pytest.fixture(scope="module")
+def network_of_50_classes() -> keras.Model:
+    return application(keras, "MobileNetV3Small", 32, age_classes=50)
+
+
+@pytest.mark.usefixtures("in_this_process", "networks_built_once")
 @pytest.mark.parametrize("ending", ["hdf5", "weights.h5", "keras"])
-def test_wrong_number_of_classes(ending, tmp_path, capsys):
-    path = save(
-        application(keras, "MobileNetV3Small", 32, age_classes=50), tmp_path / f"MobileNetV3Small_32_x.{ending}"
-    )
+def test_wrong_number_of_classes(network_of_50_classes, ending, tmp_path, capsys):
+    path = save(network_of_50_classes, tmp_path / f"MobileNetV3Small_32_x.{ending}")
     line = refuse(path, capsys)
     assert "another network" in line
     assert line.index("(576, 101)") < line.index("(576, 50)")  # expected, received
 
 
-@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.usefixtures("in_this_process", "networks_built_once")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_no_numbers(bad, file, capsys):
     with h5py.File(file, "r+") as opened:
@@ -134,11 +144,13 @@ def test_weights_that_are_no_numbers(bad, file, capsys):
     assert "pred_age/kernel: weights must be finite" in refuse(file, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process", "networks_built_once")
 def test_numbers_too_large_for_the_network(file, capsys):
     replace_weights(file, HEAD, lambda group, name: group.create_dataset(name, data=np.full((576, 101), 1e300)))
     assert "finite" in refuse(file, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process", "networks_built_once")
 def test_negative_variance(file, capsys):
     with h5py.File(file, "r+") as opened:
         opened["model_weights/conv_bn/conv_bn/moving_variance"][3] = -1
@@ -162,22 +174,29 @@ def lambda_model(package):
     return package.Model(base.input, heads)
 
 
+@pytest.fixture(scope="module", params=["keras2", "keras3"])
+def network_with_code(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAN", str(tmp_path_factory.mktemp("built") / "ran"))
+        return lambda_model(keras2() if request.param == "keras2" else keras)
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("ending", ["hdf5", "keras"])
-@pytest.mark.parametrize("package", ["keras2", "keras3"])
-def test_lambda_layer(package, ending, tmp_path, capsys, monkeypatch):
+def test_lambda_layer(network_with_code, our_network, ending, tmp_path, capsys, monkeypatch):
     ran = tmp_path / "ran"
     monkeypatch.setenv("RAN", str(ran))
-    model = lambda_model(keras2() if package == "keras2" else keras)
-    path = save(model, tmp_path / f"MobileNetV3Small_32_x.{ending}")
-    model(random_images(32))
+    path = save(network_with_code, tmp_path / f"MobileNetV3Small_32_x.{ending}")
+    network_with_code(random_images(32))
     assert ran.exists()
     ran.unlink()
     assert "'Lambda', whose code is never run" in refuse(path, capsys)
     with pytest.raises(cli.UserError, match="Lambda"):
-        weights.load_weights_into(get_model("MobileNetV3Small", 32), path)
+        weights.load_weights_into(our_network, path)
     assert not ran.exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_custom_layer_in_the_graph(file, capsys):
     with h5py.File(file, "r+") as opened:
         config = json.loads(opened.attrs["model_config"])
@@ -226,12 +245,14 @@ def external_data(group, name):
     group.create_dataset(name, (576, 101), "f4", external=[("/dev/zero", 0, 576 * 101 * 4)])
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("make", [soft_link, link_to_itself, external_link])
 def test_links_inside(make, file, capsys):
     replace_weights(file, HEAD, make)
     assert "inside the file itself" in refuse(file, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("make", [virtual_data, external_data])
 def test_numbers_of_another_file(make, file, capsys):
     with h5py.File(f"{file}.other", "w") as other:
@@ -240,6 +261,7 @@ def test_numbers_of_another_file(make, file, capsys):
     assert "another file" in refuse(file, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_unknown_filter(file, capsys):
     def packed(group, name):
         group.create_dataset(name, (576, 101), "f4", chunks=(576, 101), compression="lzf")
@@ -325,6 +347,7 @@ def test_graph_that_is_none(config, file, capsys):
     refuse(file, capsys)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_names_that_lead_nowhere(file, capsys):
     with h5py.File(file, "r+") as opened:
         names = list(opened["model_weights"].attrs["layer_names"])
