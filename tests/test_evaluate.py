@@ -10,6 +10,8 @@ from script_runs import error_line, run_help, run_script, write_weights
 from src.images.boxes import crop_to_margin
 from src.images.io import read_image, write_image
 
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -7,6 +7,8 @@ import pytest
 from appa_real_tree import write_split
 from script_runs import error_line, run_help, run_script, write_weights
 
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+
 
 @pytest.mark.slow
 def test_full_pass(tmp_path):

@@ -193,7 +193,7 @@ def test_documentation_shows_what_works():
     assert first == second
 
 
-def test_batches_do_not_change_the_answer():
+def test_batches_do_not_change_the_answer(tiny_network):
     model = get_model("MobileNet", 32)
     faces = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8))
     info = WeightsInfo("MobileNet", 32, 0.0)
@@ -204,7 +204,7 @@ def test_batches_do_not_change_the_answer():
     np.testing.assert_allclose(one[1], genders[:, 1], rtol=1e-4)
 
 
-def test_load_says_which_model_speaks_and_its_error(tmp_path):
+def test_load_says_which_model_speaks_and_its_error(tiny_network, tmp_path):
     metrics = {"val_pred_age_mae": 6.54321, "val_pred_gender_accuracy": 0.9}
     info = WeightsInfo("MobileNet", 32, 0.1, data="utkface", metrics=metrics)
     save_weights(get_model("MobileNet", 32), tmp_path / "a.hdf5", info)

@@ -29,7 +29,7 @@ def test_heads_stay_float32_under_mixed_precision():
     assert [output.dtype for output in model.outputs] == ["float32", "float32"]
 
 
-def test_dropout_stands_before_the_heads():
+def test_dropout_stands_before_the_heads(tiny_network):
     model = factory.get_model("MobileNet", 32, dropout=0.3)
     assert model.get_layer("dropout").rate == 0.3
     assert model.get_layer("pred_age").input is model.get_layer("dropout").output
