@@ -1,3 +1,5 @@
+from functools import cache
+
 import keras
 import numpy as np
 import pytest
@@ -32,6 +34,12 @@ def test_scaling_equals_preprocess_input_of_keras(name):
     np.testing.assert_allclose(scaled, module.preprocess_input(pixels.copy()), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def network():
+    """`network(name)` is a network for its smallest images, the same one in all tests."""
+    return cache(lambda name: factory.get_model(name, backbones.MIN_SIZE.get(backbones.family(name), 32)))
+
+
 def scalings(model: keras.Model) -> list[keras.Layer]:
     return [layer for layer in model.layers if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization)]
 
@@ -51,9 +59,8 @@ def scalings(model: keras.Model) -> list[keras.Layer]:
         ("WideResNet", []),
     ],
 )
-def test_there_is_exactly_one_scaling_inside(name, expected):
-    model = factory.get_model(name, 32)
-    assert [type(layer).__name__ for layer in scalings(model)] == expected
+def test_there_is_exactly_one_scaling_inside(network, name, expected):
+    assert [type(layer).__name__ for layer in scalings(network(name))] == expected
 
 
 @pytest.mark.parametrize("name", SCALED_INSIDE)
@@ -64,8 +71,8 @@ def test_preprocess_input_is_the_identity_where_the_network_scales(name):
 
 
 @pytest.mark.parametrize("name", ["EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny"])
-def test_networks_that_scale_inside_see_the_mean_and_deviation_of_imagenet(name):
-    model = factory.get_model(name, 32)
+def test_networks_that_scale_inside_see_the_mean_and_deviation_of_imagenet(network, name):
+    model = network(name)
     normalised = keras.Model(model.input, scalings(model)[-1].output)
     pixels = random_pixels(32)
     expected = (pixels / 255 - backbones.IMAGENET_MEAN) / backbones.IMAGENET_STD
@@ -73,8 +80,8 @@ def test_networks_that_scale_inside_see_the_mean_and_deviation_of_imagenet(name)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("MobileNetV3Small", -1, 1), ("EfficientNetV2S", -1, 255 / 128 - 1)])
-def test_networks_that_scale_inside_see_values_around_zero(name, low, high):
-    model = factory.get_model(name, 32)
+def test_networks_that_scale_inside_see_values_around_zero(network, name, low, high):
+    model = network(name)
     scaled = keras.Model(model.input, scalings(model)[-1].output)
     ends = np.stack([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255.0)])
     np.testing.assert_allclose(np.asarray(scaled(ends))[:, 0, 0, 0], [low, high], atol=1e-6)
@@ -102,10 +109,10 @@ def test_networks_that_scale_inside_see_values_around_zero(name, low, high):
         "Xception",
     ],
 )
-def test_one_network_of_each_family_gives_two_softmaxes(name):
-    size = backbones.MIN_SIZE.get(backbones.family(name), 32)
-    model = factory.get_model(name, size)
-    genders, ages = model(np.random.default_rng(0).integers(0, 256, (2, size, size, 3), "uint8"))
+def test_one_network_of_each_family_gives_two_softmaxes(network, name):
+    model = network(name)
+    images = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:]), "uint8")
+    genders, ages = model(images)
     assert genders.shape == (2, 2)
     assert ages.shape == (2, 101)
     np.testing.assert_allclose(np.sum(genders, axis=1), 1, rtol=1e-5)

@@ -1,4 +1,5 @@
 import importlib.util
+from functools import cache
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ OFFICIAL_WEIGHTS = {"EfficientNetLite0": 4_652_008, "EfficientNetLite1": 5_416_6
 CLASSIFIER = 1280 * 1000 + 1000
 
 
+@cache
 def build(name: str, size: int = 32, weights: str | None = None) -> keras.Model:
     return keras.Model(*backbones.build(name, size, weights))
 
