@@ -13,12 +13,12 @@ import training_process  # beside this file
 from src.models import backbones
 
 
-def build(model_name, img_size, weights=None):
+def build(model_name, img_size, weights=None, filters=(8, 16)):
     """In the place of `backbones.build`: two convolutions, each with batch norm."""
     inputs = keras.Input((img_size, img_size, 3), name="image")
     x = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
-    for filters in (8, 16):
-        x = keras.layers.Conv2D(filters, 3, strides=2, use_bias=False)(x)
+    for count in filters:
+        x = keras.layers.Conv2D(count, 3, strides=2, use_bias=False)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
     return inputs, keras.layers.GlobalAveragePooling2D()(x)

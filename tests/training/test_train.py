@@ -6,8 +6,10 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import distributed_process
 import keras
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from warm_python import warm_python
 from src.cli import ROOT, UserError
 from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
-from src.models import weights
+from src.models import backbones, weights
 from src.training.config import Config
 from src.training.data import choose_margin
 from src.training.losses import AgeMeanAbsoluteError
@@ -79,7 +81,7 @@ def warm():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
-def test_a_killed_run_goes_on_as_if_unbroken(tiny_network, training_overrides, tmp_path, warm):
+def test_a_killed_run_goes_on_as_if_unbroken(tiny_network, in_this_process, training_overrides, tmp_path, warm):
     overrides = [*training_overrides, "train.epochs=4", "train.ema=0.9", "train.optimizer_name=adamw"]
     overrides += ["train.weight_decay=0.01", "train.schedule=cosine", "train.warmup_epochs=1", "model.dropout=0.1"]
 
@@ -180,24 +182,36 @@ def test_a_second_ctrl_c_ends_at_once(training_overrides, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_leaves_the_last_good_weights(training_overrides, folder):
-    """The limit on the size of a file stands in for the disk: weights fit (13 MB), the state (39 MB) does not."""
+def test_a_full_disk_is_one_line_and_leaves_the_last_good_weights(
+    training_overrides, folder, tmp_path, warm, monkeypatch
+):
+    """The limit on the size of a file stands in for the disk: weights fit (0.3 MB), the state (0.9 MB) does not."""
     pytest.importorskip("resource")
-    code = (
-        "import resource, runpy, signal, sys;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000));"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    command = [sys.executable, "-c", code, str(ROOT / "train.py"), *training_overrides]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "File too large" in done.stderr
-    assert "Traceback" not in done.stderr
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    process = warm(script, ROOT / "train.py", *training_overrides)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("error: ")
+    assert "File too large" in errors
+    assert "Traceback" not in errors
     files = sorted(path.name for path in folder.iterdir())
     assert len(files) == 1  # no half-written file beside it
+    monkeypatch.setattr(backbones, "build", partial(distributed_process.build, filters=(8, 400)))
     weights.load_model(folder / files[0])
+
+
+LIMITED = """
+import resource, runpy, signal, sys
+from functools import partial
+from distributed_process import build
+from src.models import backbones
+backbones.build = partial(build, filters=(8, 400))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_resume_without_a_run_says_so(compose, training_overrides, folder):
@@ -341,7 +355,7 @@ def test_weight_average_begins_with_few_steps():
 
 
 @pytest.mark.slow
-def test_early_stopping(compose, training_overrides):
+def test_early_stopping(tiny_network, compose, training_overrides):
     overrides = ["train.early_stopping=1", "train.epochs=50", "train.lr=0"]  # nothing gets better after epoch 1
     history = train(compose(*training_overrides, *overrides, "augment.enabled=false"))
     assert 2 <= len(history.history["loss"]) < 10
