@@ -23,7 +23,7 @@ SAMPLES = ROOT / "samples"
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(tiny_networks, tmp_path_factory):
     return write_weights(tmp_path_factory.mktemp("weights") / "tiny.hdf5", margin=0.4)
 
 
