@@ -206,10 +206,15 @@ def test_efficientnet_b3_of_keras2(tmp_path, caplog):
     assert_published_form(theirs, EFFICIENTNET, tmp_path, caplog, 224, PUBLISHED[EFFICIENTNET])
 
 
+@pytest.fixture(scope="module")
+def wide_resnet_of_keras2():
+    return wide_resnet(keras2())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [WIDE, WIDE_UTK])
-def test_wide_resnet_of_keras2(name, tmp_path, caplog):
-    assert_published_form(wide_resnet(keras2()), name, tmp_path, caplog, 64, PUBLISHED[name])
+def test_wide_resnet_of_keras2(wide_resnet_of_keras2, name, tmp_path, caplog):
+    assert_published_form(wide_resnet_of_keras2, name, tmp_path, caplog, 64, PUBLISHED[name])
 
 
 def test_a_whole_copy_is_known_by_its_bytes_under_any_name(tmp_path, caplog, monkeypatch):
