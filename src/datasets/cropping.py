@@ -6,11 +6,14 @@ The output folder holds
                      are the face box inside the crop, in pixels, since a crop at a photo's border is clamped and its
                      face then stands off its centre
     not_used.csv     img_paths,reason,faces: the photos without a crop, `faces` is how many were found
+    faces_before_1.csv   an older faces.csv with labels of photos that a later run did not find or could not read
     crop_faces.jsonl what is done (`crop_journal.py`)
 """
 
 import errno
+import itertools
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +26,7 @@ import pandas as pd
 from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, warn_skipped
 from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
+    LABELS,
     Photo,
     faces_table,
     list_photos,
@@ -99,13 +103,14 @@ def crop_folder(
         _crop_new(photos, journal, settings, unused, failed)
     finally:
         records = _current_records(photos, journal, unused)
-        filled_in = filled_in.drop(index=journal.outdated, errors="ignore")
-        faces, not_used = faces_table(photos, records, filled_in, settings.margin), not_used_table(records, unused)
+        up_to_date = filled_in.drop(index=journal.outdated, errors="ignore")
+        faces, not_used = faces_table(photos, records, up_to_date, settings.margin), not_used_table(records, unused)
+        kept = _keep_labels(filled_in, faces, output_dir)
         write_csv(faces, output_dir / FACES)
         write_csv(not_used, output_dir / NOT_USED)
     if not records:
         raise JobError(f"none of {len(photos):,} photos could be read, see {output_dir / NOT_USED}")
-    lines = [*_summary(faces, not_used, len(photos) + len(contradicting), output_dir), *found.notes()]
+    lines = [*_summary(faces, not_used, len(photos) + len(contradicting), output_dir), *kept, *found.notes()]
     if failed:
         name, reason = next(iter(failed.items()))
         raise JobError(f"{len(failed):,} file(s) failed, such as {name}: {reason}; {'; '.join(lines)}")
@@ -167,6 +172,18 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
     photos, faces = Path(os.path.realpath(input_dir)), Path(os.path.realpath(output_dir))
     if faces == photos or faces in photos.parents:
         raise UserError(f"-o must be outside of {input_dir} or below it, got {output_dir}")
+
+
+def _keep_labels(filled_in: pd.DataFrame, faces: pd.DataFrame, output_dir: Path) -> list[str]:
+    """Copy the older table before it is replaced, if it has labels of crops that the new one lacks."""
+    lost = filled_in[~filled_in.index.isin(faces["img_paths"])]
+    count = int(lost.reindex(columns=list(LABELS)).notna().any(axis=1).sum())
+    if not count:
+        return []
+    copies = (output_dir / f"faces_before_{number}.csv" for number in itertools.count(1))
+    copy = next(path for path in copies if not path.exists())
+    shutil.copyfile(output_dir / FACES, copy)
+    return [f"{count:,} labels of crops that are no longer in the table: {copy}"]
 
 
 def _crop_new(

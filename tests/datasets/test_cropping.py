@@ -257,6 +257,25 @@ def test_labels_that_were_filled_in_with_a_spreadsheet_stay(tmp_path, stub_detec
     assert cells(tmp_path / "out")[["genders", "ages", "img_paths"]].values.tolist() == [["1", "20", "josé/ünï_0.jpg"]]
 
 
+def test_labels_of_photos_that_are_gone_are_kept_aside(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table = tmp_path / "out" / "faces.csv"
+    lines = table.read_text().splitlines()
+    labelled = "\n".join([*lines[:2], *(line.replace(",,", "1,20,", 1) for line in lines[2:])]) + "\n"
+    table.write_text(labelled)  # all but a
+    (tmp_path / "in" / "a.jpg").unlink()
+    lines = crop_folder(tmp_path / "in", tmp_path / "out")
+    assert lines == [f"3 faces out of 3 photos: {table}"]  # nothing was typed for a
+    whole = table.read_text()
+    (tmp_path / "in" / "b.jpg").unlink()
+    (tmp_path / "in" / "c.jpg").write_bytes(b"damaged")
+    lines = crop_folder(tmp_path / "in", tmp_path / "out")
+    assert lines[-1] == f"2 labels of crops that are no longer in the table: {tmp_path / 'out' / 'faces_before_1.csv'}"
+    assert (tmp_path / "out" / "faces_before_1.csv").read_text() == whole
+    assert list(cells(tmp_path / "out")["img_paths"]) == ["d_0.jpg"]
+
+
 def test_labels_and_filled_in_cells_are_merged_cell_by_cell(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
     labels = tmp_path / "labels.csv"
