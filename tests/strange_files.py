@@ -1,6 +1,7 @@
 """Makes weight files of other programs for the tests: of Keras 2, of Keras 3 without our description."""
 
 import contextlib
+import importlib
 import warnings
 from pathlib import Path
 from unittest import mock
@@ -62,6 +63,17 @@ def random_like(name: str, value: np.ndarray, rng: np.random.Generator) -> np.nd
         return rng.normal(0, 0.1, value.shape).astype(value.dtype)
     fan_in = np.prod(value.shape[:2] if name == "depthwise_kernel" else value.shape[:-1])
     return rng.normal(0, fan_in**-0.5, value.shape).astype(value.dtype)
+
+
+def shorten_efficientnets(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Leave EfficientNetB0 five of its sixteen blocks, in which every kind of layer occurs.
+
+    Args:
+        packages: "keras", "tf_keras".
+    """
+    for package in packages:
+        module = importlib.import_module(f"{package}.src.applications.efficientnet")
+        monkeypatch.setattr(module, "DEFAULT_BLOCKS_ARGS", module.DEFAULT_BLOCKS_ARGS[:3])
 
 
 def heads(package, features, use_bias: bool = True):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import application, keras2, keras_imagenet_efficientnet, outputs, random_images, randomize, save
+from strange_files import (
+    application,
+    keras2,
+    keras_imagenet_efficientnet,
+    outputs,
+    random_images,
+    randomize,
+    save,
+    shorten_efficientnets,
+)
 
 import src
 from src.cli import ROOT, UserError
@@ -31,6 +41,18 @@ INFO = WeightsInfo(
     label="trial",
     version="0.9",
 )
+
+
+pytestmark = pytest.mark.usefixtures("in_this_process")  # the other process: test_hostile_weights.py
+filled_again = pytest.mark.usefixtures("networks_built_once")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_efficientnets():
+    keras2()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten_efficientnets(monkeypatch, "keras", "tf_keras")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +82,7 @@ def test_what_is_saved_is_loaded(model, file):
     assert [path.name for path in file.parent.iterdir()] == ["a.hdf5"]
 
 
+@filled_again
 def test_any_ending_is_accepted(model, tmp_path):
     path = weights.save_weights(model, tmp_path / "no-ending", INFO)
     assert_same_outputs(model, weights.load_model(path)[0], tolerance=1e-7)
@@ -106,30 +129,27 @@ def test_failed_write_keeps_the_older_file(model, file, monkeypatch):
     assert os.listdir(file.parent) == [file.name]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes to set")
-def test_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
-    script = f"""
-import resource, signal
-from src.images import FaceDetector, crop_box, read_image, resize
-from src.models import weights
-from src.models import get_model
-model = get_model("MobileNetV3Small", 32)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
-try:
-    weights.save_weights(model, {str(tmp_path / "a.hdf5")!r}, weights.WeightsInfo("MobileNetV3Small", 32, 0.4))
-except OSError as error:
-    print("OSError", error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("OSError"), done.stderr
+@pytest.fixture
+def small_disk():
+    """No file can grow beyond 2 MB."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on file sizes to set")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_full_disk_is_an_os_error_and_leaves_nothing(model, small_disk, tmp_path):
+    with pytest.raises(OSError, match="File too large"):
+        weights.save_weights(model, tmp_path / "a.hdf5", INFO)
     assert os.listdir(tmp_path) == []
 
 
 def test_identify_needs_no_keras(file):
     script = f"""
 import sys
-from src.images import FaceDetector, crop_box, read_image, resize
 from src.models import weights
 print(weights.identify({str(file)!r}).model_name, "keras" in sys.modules, "tensorflow" in sys.modules)
 """
@@ -151,6 +171,7 @@ def test_another_network_changes_nothing(file):
     assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
 
 
+@filled_again
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50"])
 def test_networks_with_our_scaling_come_back(name, tmp_path):
     model = get_model(name, 32)
@@ -169,15 +190,22 @@ def test_our_networks_saved_by_keras_alone(model, ending, tmp_path):
     assert_same_outputs(model, loaded)
 
 
-@pytest.mark.parametrize("ending", ["hdf5", "weights.h5", "keras"])
-def test_our_scaling_is_kept_where_the_file_has_it(ending, tmp_path):
+@pytest.fixture(scope="module")
+def scaled_model() -> keras.Model:
     model = get_model("MobileNetV2", 32)
     randomize(model)
-    loaded, info = weights.load_model(save(model, tmp_path / f"MobileNetV2_32_x.{ending}"))
+    return model
+
+
+@filled_again
+@pytest.mark.parametrize("ending", ["hdf5", "weights.h5", "keras"])
+def test_our_scaling_is_kept_where_the_file_has_it(scaled_model, ending, tmp_path):
+    loaded, info = weights.load_model(save(scaled_model, tmp_path / f"MobileNetV2_32_x.{ending}"))
     assert info.scaled
-    assert_same_outputs(model, loaded)
+    assert_same_outputs(scaled_model, loaded)
 
 
+@filled_again
 @pytest.mark.parametrize("package", ["keras2", "keras3"])
 @pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
 def test_networks_of_others(package, name, tmp_path):
@@ -197,6 +225,7 @@ def imagenet_model(tmp_path_factory):
         yield keras_imagenet_efficientnet(monkeypatch, tmp_path_factory.mktemp("imagenet"))
 
 
+@filled_again
 @pytest.mark.parametrize("ending", ["hdf5", "weights.h5", "keras"])
 def test_extra_rescaling_of_keras_efficientnet_is_folded(ending, imagenet_model, tmp_path):
     model = imagenet_model
@@ -206,12 +235,14 @@ def test_extra_rescaling_of_keras_efficientnet_is_folded(ending, imagenet_model,
     assert_same_outputs(model, loaded)
 
 
+@filled_again
 def test_extra_rescaling_is_folded_once(imagenet_model, tmp_path):
     loaded, info = weights.load_model(save(imagenet_model, tmp_path / "EfficientNetB0_32_x.hdf5"))
     again, _ = weights.load_model(weights.save_weights(loaded, tmp_path / "ours.hdf5", info))
     assert_same_outputs(imagenet_model, again)
 
 
+@filled_again
 def test_old_weights_file_that_hides_its_graph_is_taken_as_plain(tmp_path, caplog):
     model = application(keras, "EfficientNetB0", 32)
     path = save(model, tmp_path / "EfficientNetB0_32_x.weights.h5")
@@ -223,6 +254,7 @@ def test_old_weights_file_that_hides_its_graph_is_taken_as_plain(tmp_path, caplo
     assert sum("scale pixels once more" in record.getMessage() for record in caplog.records) == 1
 
 
+@filled_again
 def test_efficientnet_trained_from_imagenet_answers_the_same_after_loading(imagenet_model, tmp_path):
     theirs = imagenet_model
     ours = get_model("EfficientNetB0", 32, weights="imagenet")
