@@ -1,6 +1,7 @@
 """`export.py` as a user runs it, and the lines of `docs/export.md` for every runtime."""
 
 import contextlib
+import functools
 import io
 import re
 import shutil
@@ -42,9 +43,17 @@ def test_mistakes_are_one_line(tmp_path):
     assert "invalid choice: 'coreml'" in error_line(result)
 
 
+@pytest.fixture(scope="module")
+def loaded_once():
+    """The bundled weights are read for the first export only."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(weights, "load_model", functools.cache(weights.load_model))
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_documented_lines_of_each_runtime(form, tmp_path, monkeypatch):
+def test_documented_lines_of_each_runtime(form, tmp_path, monkeypatch, loaded_once):
     assert f"python export.py --format {form} -o {OUTPUTS[form]}\n" in PAGE
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "samples", "samples")
