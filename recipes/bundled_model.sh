@@ -37,7 +37,8 @@ pretrain() {
 
 # FairFace: natural photos, ages known as groups. Rare ages have more weight. The first training was stopped after one of
 # its two epochs, for lack of time; the next began with the weights of that epoch. Later the first third of the layers is
-# frozen, which halves the time per step. The last and longest has larger images; it ran by recipes/train_on_cpu.py.
+# frozen, which halves the time per step. The last has larger images; it ran by recipes/train_on_cpu.py, and was
+# stopped after four of its five epochs.
 finetune() {
   local aaf=data/aaf_faces/faces.csv
   local settings=("${network[@]}" model.mirrored=true train.age_loss_weight=0.5
@@ -47,8 +48,8 @@ finetune() {
     train.warmup_epochs=0.2 train.age_class_weights=0.25 model.weights="$(newest 128)" train.lr=0.0008 train.epochs=2 \
     train.steps_per_epoch=750 train.checkpoint_dir=checkpoints/fairface
   "$python" train.py "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
-    train.warmup_epochs=0.3 train.age_class_weights=0.5 model.frozen=0.32 model.weights="$(newest fairface)" train.schedule=constant \
-    train.lr=0.0008 train.epochs=1 train.steps_per_epoch=700 train.checkpoint_dir=checkpoints/frozen
+    train.warmup_epochs=0.3 train.age_class_weights=0.5 model.frozen=0.32 model.weights="$(newest fairface)" \
+    train.schedule=constant train.lr=0.0008 train.epochs=1 train.steps_per_epoch=700 train.checkpoint_dir=checkpoints/frozen
   "$python" train.py "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
     train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest frozen)" \
     train.lr=0.0007 train.epochs=3 train.steps_per_epoch=1000 train.checkpoint_dir=checkpoints/annealed

@@ -15,8 +15,11 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"
 
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("error: the package torch is missing; run pip install torch")
 import keras
-import torch
 from keras.src.backend.torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]

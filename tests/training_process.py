@@ -3,8 +3,7 @@
     python tests/training_process.py MOMENT OVERRIDE ...
 
 MOMENT is `never`, `batch` (in mid-epoch), or the beginning of the name of a file in the checkpoint folder: the kill
-comes when that file has been written beside its place and is about to be renamed. With `join` it joins the other
-processes, but does not train.
+comes when that file has been written beside its place and is about to be renamed.
 """
 
 import importlib
@@ -15,13 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 from src import cli
-from src.training import callbacks, distributed
-from src.training.config import Config
+from src.training import callbacks
 
 training = importlib.import_module("src.training.train")  # the face has a function of this name
 
@@ -64,23 +60,16 @@ def kill_before_rename(start: str) -> None:
     Path.replace = killing(Path.replace)
 
 
-def describe_place(cfg: DictConfig) -> None:
-    """Print the processes, this one's number, all devices, and a sum over all processes."""
-    with distributed.join(Config.check(cfg)) as group:
-        place = group.processes, group.process_id, group.devices, group.sum(np.array(1 + group.process_id))
-    print(*place)
-
-
 def main() -> None:
     moment, *overrides = sys.argv[1:]
     callbacks.draw_curves = lambda *_: None  # they take longer than an epoch, and have a test of their own
     if moment == "batch":
         kill_in_mid_epoch()
-    elif moment not in ("never", "join"):
+    elif moment != "never":
         kill_before_rename(moment)
     with initialize_config_dir(str(cli.ROOT / "src"), version_base="1.3"):
         cfg = compose("config", overrides=overrides)
-    cli.end(cli.call(lambda: describe_place(cfg) if moment == "join" else training.train(cfg) and None))
+    cli.end(cli.call(lambda: training.train(cfg) and None))
 
 
 if __name__ == "__main__":

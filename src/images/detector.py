@@ -21,14 +21,14 @@ MIN_AREA = 640 * 320
 """Pixels of the copy that "auto" searches at least: a panorama gets a longer one."""
 MAX_ZOOM = 1.5
 """Maximum factor by which an image is enlarged: beyond it dlib finds no more faces."""
-MIN_ZOOM = 1.5
-"""Minimum factor between the copies of two searches."""
+MIN_STEP = 1.5
+"""Minimum factor between the sizes of two searched copies: below it there is too little to gain."""
 REGION_SIDE = 192
 """Pixels of the searched copy of a region: its face is expected at 96, one step of the pyramid above dlib's 80."""
 CLOSER_AREA = 2_100_000
 """Pixels of the copy on which "auto" searches for smaller faces beside those it found."""
 CLEAR = 0.2
-"""Score from which a face is kept there: 0.94 of 97 faces of 72 pixels have it, as many as have a score above -0.5."""
+"""Minimum score of a face on a closer copy: 0.94 of 97 faces of 72 pixels have it, as many as have -0.5."""
 GROUP = 3
 """Minimum number of faces in a group photo, which is searched at any size as long as that finds more."""
 PROFILES = ROOT / "pretrained_models" / "profile_faces.svm"
@@ -123,7 +123,7 @@ class FaceDetector:
             return None
         height, width = image.shape[:2]
         closer = min(1.0, math.sqrt(CLOSER_AREA / (height * width)))
-        if closer >= MIN_ZOOM * scale:
+        if closer >= MIN_STEP * scale:
             return closer
         return 2 * scale if count >= GROUP and 2 * scale <= MAX_ZOOM else None
 

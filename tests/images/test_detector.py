@@ -215,6 +215,16 @@ def test_group_photo_is_searched_up_to_its_own_resolution():
     assert detector.searched == [(320, 640), (1025, 2049), (2049, 4099)]
     detector = Recorder([group, NOTHING])  # nothing new ends it
     assert len(detector.detect(image)) == 3
+    detector = Recorder([group], max_side=640)
+    assert len(detector.detect(image)) == 3
+    assert detector.searched == [(320, 640)]
+
+
+def test_a_face_that_is_not_clear_on_a_closer_copy_is_dropped():
+    near, doubtful = ([rectangle(0, 0, 200, 200)], [1.0], [0]), ([rectangle(600, 300, 680, 380)], [0.19], [0])
+    detector = Recorder([near, doubtful])
+    assert [face.score for face in detector.detect(np.zeros((1000, 2000, 3), np.uint8))] == [1.0]
+    assert len(detector.searched) == 2
 
 
 def test_smaller_faces_beside_one_or_two_are_searched_once():
