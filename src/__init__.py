@@ -5,12 +5,14 @@ Arrays follow one contract everywhere: an image is `uint8`, shape `(height, widt
 
 import contextlib
 import importlib.util
+import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
+from typing import TextIO
 
 __version__ = "1.0.0"
 
@@ -24,6 +26,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 LOG_LINE = re.compile(rb"[IWE]\d{4} \d|WARNING: All log messages before absl|To enable the following instructions")
 """How lines of TensorFlow's logs begin."""
+
+
+class LossyFile(io.FileIO):
+    """A file that drops what cannot be written to it, such as a log on a full disk."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def lossy_text(descriptor: int, encoding: str, closefd: bool = True) -> TextIO:
+    """Open a descriptor for lines of text whose loss must not fail the job."""
+    raw = LossyFile(descriptor, "w", closefd=closefd)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=True)
 
 
 @contextlib.contextmanager
@@ -41,8 +59,8 @@ def held_stderr() -> Iterator[None]:
         yield
         return
     stderr = sys.stderr
-    with tempfile.TemporaryFile() as held, os.fdopen(real, "w", encoding="utf-8", errors="replace", buffering=1) as out:
-        if stderr is sys.__stderr__:
+    with tempfile.TemporaryFile() as held, lossy_text(real, "utf-8") as out:
+        if _is_standard(stderr):
             sys.stderr = out
         os.dup2(held.fileno(), 2)
         drop = True
@@ -57,7 +75,15 @@ def held_stderr() -> Iterator[None]:
             held.seek(0)
             for line in held:
                 if not (drop and LOG_LINE.match(line)):
-                    os.write(2, line)
+                    with contextlib.suppress(OSError):
+                        os.write(2, line)
+
+
+def _is_standard(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (OSError, ValueError):  # a stream in memory, or closed
+        return False
 
 
 class QuietImport:

@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
+
+from src import lossy_text
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder of the scripts; `data/`, `meta/`, `checkpoints/` ... are found from here."""
@@ -139,8 +142,12 @@ def _drop_output() -> None:
 def escape_unprintable() -> None:
     """Let stdout and stderr print `\\uXXXX` for characters that their encoding lacks, in place of an exception.
 
-    Where there is none (`>&-`, a service, `pythonw`), what is printed is dropped.
+    Where there is none (`>&-`, a service, `pythonw`), what is printed is dropped, as is what a log of stderr cannot
+    hold: the exit code is that of the job.
     """
+    stderr = sys.__stderr__
+    if stderr is not None and stderr is sys.stderr and not stderr.isatty():
+        sys.stderr = lossy_text(stderr.fileno(), stderr.encoding, closefd=False)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -295,10 +302,16 @@ def raise_if_interrupted() -> None:
 def _note_interrupt(number: int, frame: object) -> None:
     global _interrupted
     if _interrupted:
-        os.write(2, f"interrupted: {_interrupt_text()}\n".encode(errors="replace"))  # print may be what was interrupted
+        _write_stderr(f"interrupted: {_interrupt_text()}\n".encode(errors="replace"))
         os._exit(130)
     _interrupted = True
-    os.write(2, b"stopping as soon as the current step is done; press Ctrl-C again to end at once\n")
+    _write_stderr(b"stopping as soon as the current step is done; press Ctrl-C again to end at once\n")
+
+
+def _write_stderr(line: bytes) -> None:
+    """Write without `print`, which may be what a signal interrupted."""
+    with suppress(OSError):
+        os.write(2, line)
 
 
 def shell_command(*arguments: object) -> str:

@@ -142,6 +142,25 @@ def test_output_on_a_full_disk():
     assert (done.returncode, done.stderr) == (1, "error: No space left on device: standard output\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize(
+    ("body", "code", "out"),
+    [
+        ("cli.warn_skipped('a.jpg', 'damaged'); print('done')", 0, "done\n"),
+        ("logging.getLogger('src').warning('a.jpg is missing'); print('done')", 0, "done\n"),
+        ("raise cli.UserError('impossible')", 2, ""),
+        ("cli.defer_interrupts(); signal.raise_signal(signal.SIGINT); cli.raise_if_interrupted()", 130, ""),
+    ],
+)
+def test_a_log_of_stderr_on_a_full_disk_changes_no_exit_code(body, code, out):
+    script = f"import logging, signal\nfrom src import cli\ndef main():\n    {body}\ncli.run(main)"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=cli.ROOT, stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (code, out)
+
+
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udce9.jpg"])
 def test_a_name_with_control_characters_is_printed_on_one_line(name, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger("src"), "propagate", False)  # pytest-xdist cannot send the last one's log
