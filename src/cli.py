@@ -27,6 +27,7 @@ THRESHOLD = -0.5
 """Minimum score of a face, unless a script is told another one; see `src.images.FaceDetector`."""
 MARGIN = 0.4
 """Margin of face crops where nothing says another one: that of IMDB-WIKI, APPA-REAL and the original's models."""
+MAX_MARGIN = 2.0
 MAX_CROP_SIDE = 512
 """Maximum side of the crops of `crop_faces.py`, unless it is told another one, pixels."""
 
@@ -71,6 +72,12 @@ class UserError(Exception):
 
 class JobError(Exception):
     """The request was valid but the job failed."""
+
+
+def check_margin(margin: float) -> None:
+    """Raise `UserError` for a `--margin` that no model can have been trained with."""
+    if not 0 <= margin <= MAX_MARGIN:  # NaN fails too
+        raise UserError(f"--margin must be in 0..{MAX_MARGIN:g}, got {margin:g}")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

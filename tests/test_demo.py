@@ -16,7 +16,8 @@ from virtual_screen import needs_screen, virtual_screen, wait_for
 from src.cli import ROOT, JobError, UserError
 from src.demo import run as demo
 from src.demo.drawing import COLOURS
-from src.demo.run import choose_margin, hash_options, prepare_output, run_demo
+from src.demo.request import Request, check_request, prepare_output, run_demo
+from src.demo.run import choose_margin, hash_options
 from src.images.io import read_image, write_image
 
 SAMPLES = ROOT / "samples"
@@ -196,7 +197,7 @@ def test_output_folder(tmp_path):
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--output_dir must be a folder"):
-        prepare_output(tmp_path / "file")
+        check_request(Request(image_dir=SAMPLES, output_dir=tmp_path / "file"))
     with pytest.raises(JobError, match="cannot write into"):
         prepare_output(tmp_path / "file" / "b")
 

@@ -52,7 +52,7 @@ def test_user_errors(arguments, words, tmp_path):
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert words in err
-    assert not modules & (HEAVY | {"onnxruntime"})
+    assert not modules & (HEAVY | {"onnxruntime", "numpy", "cv2", "dlib", "av"})
 
 
 def test_one_photo(tmp_path):

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, warn_skipped
+from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, check_margin, warn_skipped
 from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import (
     LABELS,
@@ -39,7 +39,6 @@ from src.images import (
     Box,
     FaceDetector,
     ImageError,
-    check_margin,
     crop_box,
     find_main_face,
     grow_box,

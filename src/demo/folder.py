@@ -1,20 +1,19 @@
 """The demo over a folder of images: annotated images and predictions into files, or into a window."""
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from src.cli import JobError, Progress, UserError, warn_skipped
+from src.cli import JobError, Progress, warn_skipped
 from src.demo.drawing import draw_predictions
 from src.demo.prediction_files import PredictionFiles, count_rows, names_in_json
 from src.demo.results import Result, Results, root_hash
 from src.demo.window import Window
 from src.files import file_stamp, map_ahead
-from src.images import EXTENSIONS, FoundImages, ImageError, find_images, read_image, write_image
+from src.images import EXTENSIONS, FoundImages, ImageError, read_image, write_image
 from src.inference import LabelledImage, Predictor
 
 UNWRITABLE = frozenset([".pbm", ".pgm", ".jp2"])
@@ -64,24 +63,6 @@ class Summary:
             return ""
         name, reason = next(iter(self.failed.items()))
         return f"{len(self.failed)} file(s) failed, such as {name}: {reason}"
-
-
-def find_input(image_dir: Path, output_dir: Path | None = None) -> FoundImages:
-    """Find the images below `image_dir`, or the one photo, without those below an `output_dir` inside it.
-
-    Raises:
-        UserError: There is no such folder, it holds no image, or results would replace the images.
-    """
-    if not image_dir.exists():
-        raise UserError(f"--image_dir must be a folder of images or an image, got {image_dir}, which does not exist")
-    folder = image_dir if image_dir.is_dir() else image_dir.parent
-    if output_dir and os.path.realpath(output_dir) == os.path.realpath(folder):
-        raise UserError(f"--output_dir must differ from --image_dir, got {output_dir}: images would be replaced")
-    found = find_images(image_dir, exclude=output_dir)
-    if not found.paths:
-        reasons = [*found.notes(), *(f"{name}: {reason}" for name, reason in found.unreadable.items())]
-        raise UserError(f"--image_dir {image_dir} holds no image" + f" ({'; '.join(reasons)})" * bool(reasons))
-    return found
 
 
 def run_folder_to_files(

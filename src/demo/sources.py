@@ -1,8 +1,5 @@
 """Frames in: a camera, a stream or a video file. Images of folders are read by `src.images`."""
 
-import os
-import re
-import sys
 import threading
 import time
 from collections import deque
@@ -11,13 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import av
 import cv2
 import numpy as np
 
 from src.cli import JobError, UserError
+from src.demo.request import describe_source
 from src.demo.video_reader import USUAL_RATE, VideoReader
 
 PATIENCE = 5.0
@@ -184,29 +181,6 @@ def open_input_at(address: str, with_sound: bool = False) -> "VideoReader | Came
         return CameraReader(cv2.VideoCapture(int(address)))
     finally:
         cv2.utils.logging.setLogLevel(level)
-
-
-def describe_source(camera: str) -> tuple[str, str, Path | None]:
-    """Return a name for people, an index or address to open, and the path of a video file, of a `--camera` value.
-
-    Raises:
-        UserError: It is neither a camera nor an address nor an existing file.
-    """
-    if camera.isdecimal():
-        return f"camera {int(camera)}", str(int(camera)), None
-    if sys.platform == "linux" and (device := re.fullmatch(r"/dev/video(\d+)", os.path.realpath(camera))):
-        return describe_source(device[1])
-    path = Path(url2pathname(urlsplit(camera).path) if camera.startswith("file://") else camera)
-    if path.is_file():
-        address = f"file:{os.path.realpath(path)}"  # with a scheme, so that no name is taken for an address
-        return path.name, address, path
-    if "://" in camera and not camera.startswith("file://"):
-        parts = urlsplit(camera)
-        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}", camera, None  # without a password
-    problem = "is no file" if path.exists() else "does not exist"
-    raise UserError(
-        f"--camera must be a camera's index or device, an address or a video file, got {camera}, which {problem}"
-    )
 
 
 def _no_source(name: str, address: str) -> str:

@@ -1,15 +1,12 @@
 """The window of the demo."""
 
 import os
-import subprocess
 import sys
 import time
 from collections import deque
 
 import cv2
 import numpy as np
-
-from src.cli import UserError
 
 MAX_WINDOW = (1280, 720)
 """Maximum width and height of a new window, pixels of the screen."""
@@ -32,7 +29,7 @@ NEXT_KEYS = frozenset(
 
 
 class Window:
-    """The demo's window, opened by the first image; only the main thread may use it. See `check_display`."""
+    """The demo's window, opened by the first image; only the main thread may use it. See `request.check_display`."""
 
     def __init__(self, title: str = "Age and gender"):
         self.title = title
@@ -118,22 +115,6 @@ def key_name(code: int) -> str | None:
     if code in NEXT_KEYS:
         return "next"
     return chr(code) if code < 256 else None
-
-
-def check_display() -> None:
-    """Check in another process that a window can be opened, since Qt ends a process that fails to.
-
-    Raises:
-        UserError: There is no screen, or OpenCV was built without windows.
-    """
-    try_window = "import cv2; cv2.namedWindow('try'); cv2.waitKey(1)"
-    try:
-        subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise UserError(
-            "the demo's window requires a screen, found none; use --output_dir FOLDER to write files instead "
-            "(or install opencv-python in place of its headless variant)"
-        ) from error
 
 
 def is_black(title: str) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from src.cli import UserError
 from src.images.io import ImageError
 
 Box = tuple[int, int, int, int]
@@ -17,15 +16,8 @@ Box = tuple[int, int, int, int]
 BOX_COLUMNS = ["left", "top", "right", "bottom"]
 """Columns of a table that hold a box."""
 
-MAX_MARGIN = 2.0
 ORIGINAL_SIDE = 640
 """Longest side of the copy of a photo that the original project cuts faces out of, pixels."""
-
-
-def check_margin(margin: float) -> None:
-    """Raise `UserError` for a `--margin` that no model can have been trained with."""
-    if not 0 <= margin <= MAX_MARGIN:  # NaN fails too
-        raise UserError(f"--margin must be in 0..{MAX_MARGIN:g}, got {margin:g}")
 
 
 def grow_box(box: Box, margin: float) -> Box:

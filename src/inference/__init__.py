@@ -2,6 +2,8 @@
 
 import lazy_loader
 
+from src.models import check_weight_file
+
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={

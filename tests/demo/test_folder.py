@@ -10,7 +10,8 @@ from fake_estimator import FakeEstimator
 
 from src.cli import JobError, UserError
 from src.demo import folder as folder_demo
-from src.demo.folder import find_input, output_name, run_folder_in_window, run_folder_to_files
+from src.demo.folder import output_name, run_folder_in_window, run_folder_to_files
+from src.demo.request import find_input
 from src.images.io import read_image, write_image
 from src.inference.predictor import Predictor
 from tests.inference.test_predictor import FakeDetector, draw

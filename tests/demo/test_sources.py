@@ -8,7 +8,8 @@ import pytest
 from fake_capture import FakeCamera, FakeCapture
 
 from src.cli import JobError, UserError
-from src.demo.sources import USUAL_RATE, Source, describe_source
+from src.demo.request import describe_source
+from src.demo.sources import USUAL_RATE, Source
 from tests.demo.videos import write_video
 
 

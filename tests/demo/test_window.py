@@ -7,14 +7,15 @@ from virtual_screen import needs_screen, virtual_screen
 
 from src.cli import ROOT, UserError
 from src.demo import window as window_module
-from src.demo.window import Window, check_display
+from src.demo.request import SCREENS, check_display
+from src.demo.window import Window
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only X11 and Wayland can be missing")
 @pytest.mark.parametrize("screen", [None, ":4242"])
 def test_missing_screen_is_an_error_that_names_output_dir(monkeypatch, screen):
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.delenv("DISPLAY", raising=False)
+    for name in SCREENS:
+        monkeypatch.delenv(name, raising=False)
     if screen:
         monkeypatch.setenv("DISPLAY", screen)
     with pytest.raises(UserError, match="--output_dir"):
@@ -24,7 +25,8 @@ def test_missing_screen_is_an_error_that_names_output_dir(monkeypatch, screen):
 WINDOW = """
 import sys
 import numpy as np
-from src.demo.window import Window, check_display
+from src.demo.request import check_display
+from src.demo.window import Window
 check_display()
 image = np.zeros((300, 2600, 3), np.uint8)
 image[:, :1300, 0] = 250
@@ -119,6 +121,7 @@ def test_a_screen_that_does_not_respond_is_none(monkeypatch):
     def run(*_, timeout, **__):
         raise subprocess.TimeoutExpired("python", timeout)
 
+    monkeypatch.setenv("DISPLAY", ":4242")
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(UserError, match="--output_dir"):
         check_display()

@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "info": ["WeightsInfo"],
         "onnx": ["is_onnx", "open_session", "write_info"],
-        "published": ["BUNDLED", "bundled"],
+        "published": ["BUNDLED", "bundled", "check_weight_file"],
         "sandbox": ["resolve"],
         "store": ["identify", "load_model", "load_weights_into", "save_weights"],
     },

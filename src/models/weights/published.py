@@ -150,12 +150,20 @@ def resolve(weight_file: str | Path) -> Path:
     path = Path(weight_file)
     if path.exists() or path.is_symlink():
         return path
-    if path.name == str(path) and path.name in PUBLISHED:
-        return fetch(path.name)
-    raise UserError(
-        f"the weight file must be a path or one of the published names {', '.join(PUBLISHED)}, got {path}, "
-        "which does not exist"
-    )
+    check_weight_file(path)
+    return fetch(path.name)
+
+
+def check_weight_file(weight_file: str | Path) -> None:
+    """Raise `UserError` unless this is a file that is not empty, or a published name."""
+    path = Path(weight_file)
+    if path.exists() or path.is_symlink():
+        check_regular(path)
+    elif path.name != str(path) or path.name not in PUBLISHED:
+        raise UserError(
+            f"the weight file must be a path or one of the published names {', '.join(PUBLISHED)}, got {path}, "
+            "which does not exist"
+        )
 
 
 def check_regular(path: Path) -> None:
