@@ -11,7 +11,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.datasets.crop_journal import Record
-from src.datasets.csv_table import read_csv
+from src.datasets.csv_table import read_csv, read_other_columns
 from src.datasets.image_files import locate
 from src.datasets.splits import content_split_without_test
 from src.datasets.table import NAMES, load_table, require_margin, text_column
@@ -104,7 +104,7 @@ def _load(labels: str, input_dir: Path) -> pd.DataFrame:
     folder = os.path.abspath(input_dir)
     if labels.lower().endswith(".csv") or os.path.isfile(labels):
         table = read_csv(Path(labels).expanduser())
-        table["path"] = text_column(map(os.path.normpath, locate(folder, table["path"])))
+        table["path"] = text_column(locate(folder, table["path"]))
         return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
     if labels not in NAMES:
         raise UserError(f"--labels must be a path to a .csv or one of {', '.join(NAMES)}, got {labels!r}")
@@ -122,32 +122,34 @@ def _names(paths: pd.Series, input_dir: Path) -> list[str]:
         raise UserError(f"the images must be below {folder}, got another: {error}") from error
 
 
-def read_filled_in(path: Path) -> pd.DataFrame:
-    """Read the labels of an earlier `faces.csv`, which may have been filled in by hand since.
+def read_filled_in(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read an earlier `faces.csv`, which may have been filled in by hand since.
 
     Args:
         path: The table; there may be none yet.
 
     Returns:
-        Columns `gender`, `age`, `split`, `ethnicity`, and `age_min`, `age_max` where the table has them; the index is
-        the path of the crop below its folder.
+        The labels, columns `gender`, `age`, `split`, `ethnicity`, and `age_min`, `age_max` where the table has them;
+        and the columns that a user has added, as text. The index of both is the path of the crop below its folder.
 
     Raises:
         UserError: wrong cells in the table.
     """
     if not path.exists():
-        return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"])
+        return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"]), pd.DataFrame()
     table = read_csv(path)
     folder = os.path.abspath(path.parent)
     table["path"] = text_column(  # as the crops are called, however a spreadsheet has written them
         Path(os.path.relpath(file, folder)).as_posix() for file in locate(folder, table["path"])
     )
-    table = table.drop_duplicates("path").set_index("path")
-    return table.assign(split=table.get("split", ""), ethnicity=table.get("ethnicity", ""))
+    table = table.assign(split=table.get("split", ""), ethnicity=table.get("ethnicity", "")).set_index("path")
+    added = read_other_columns(path).set_index(table.index)
+    repeated = table.index.duplicated()
+    return table[~repeated], added[~repeated]
 
 
 def faces_table(
-    photos: list[Photo], records: dict[str, Record], filled_in: pd.DataFrame, margin: float
+    photos: list[Photo], records: dict[str, Record], filled_in: pd.DataFrame, added: pd.DataFrame, margin: float
 ) -> pd.DataFrame:
     """Build `faces.csv`: one row per crop in the order of the photos.
 
@@ -156,10 +158,11 @@ def faces_table(
     Args:
         records: Of those photos that are done, by name.
         filled_in: See `read_filled_in`.
+        added: See `read_filled_in`.
         margin: Of the crops.
 
     Returns:
-        The columns of `faces.csv`, see `src.datasets.cropping`; cells of unknown labels are "".
+        The columns of `faces.csv`, see `src.datasets.cropping`, then those of `added`; unknown cells are "".
     """
     rows = []
     old = filled_in.to_dict("index")
@@ -182,7 +185,8 @@ def faces_table(
     table = table.rename(columns={"gender": "genders", "age": "ages"}).reindex(columns=columns)
     table["margin"] = f"{margin:g}"
     empty = [group for group in (list(AGE_RANGE_COLUMNS), ["ethnicity"]) if (table[group] == "").all(axis=None)]
-    return table.drop(columns=[name for group in empty for name in group])
+    table = table.drop(columns=[name for group in empty for name in group])
+    return pd.concat([table, added.reindex(table["img_paths"], fill_value="").reset_index(drop=True)], axis=1)
 
 
 def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, float]:

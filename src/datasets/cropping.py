@@ -4,9 +4,10 @@ The output folder holds
     faces.csv        genders,ages,img_paths,split,margin,left,top,right,bottom: one row per crop (`csv_table.py`),
                      with age_min,age_max where a label is a range, and ethnicity where one is known; the last four
                      are the face box inside the crop, in pixels, since a crop at a photo's border is clamped and its
-                     face then stands off its centre
+                     face then stands off its centre; columns that a user has added stay behind these
     not_used.csv     img_paths,reason,faces: the photos without a crop, `faces` is how many were found
-    faces_before_1.csv   an older faces.csv with labels of photos that a later run did not find or could not read
+    faces_before_1.csv   an older faces.csv with cells, filled in by hand, of photos that a later run did not find,
+                     could not read or found changed
     crop_faces.jsonl what is done (`crop_journal.py`)
 """
 
@@ -97,14 +98,15 @@ def crop_folder(
     failed = dict(found.unreadable)
     unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}
     journal = Journal(output_dir, {"input": str(input_dir.resolve()), **asdict(settings)})
-    filled_in = read_filled_in(output_dir / FACES)
+    filled_in, added = read_filled_in(output_dir / FACES)
     try:
         _crop_new(photos, journal, settings, unused, failed)
     finally:
         records = _current_records(photos, journal, unused)
-        up_to_date = filled_in.drop(index=journal.outdated, errors="ignore")
-        faces, not_used = faces_table(photos, records, up_to_date, settings.margin), not_used_table(records, unused)
-        kept = _keep_labels(filled_in, faces, output_dir)
+        labels_now, added_now = (table.drop(index=journal.outdated, errors="ignore") for table in (filled_in, added))
+        faces = faces_table(photos, records, labels_now, added_now, settings.margin)
+        not_used = not_used_table(records, unused)
+        kept = _keep_cells(filled_in, added, labels_now.index.intersection(faces["img_paths"]), output_dir)
         write_csv(faces, output_dir / FACES)
         write_csv(not_used, output_dir / NOT_USED)
     if not records:
@@ -173,16 +175,16 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
         raise UserError(f"-o must be outside of {input_dir} or below it, got {output_dir}")
 
 
-def _keep_labels(filled_in: pd.DataFrame, faces: pd.DataFrame, output_dir: Path) -> list[str]:
-    """Copy the older table before it is replaced, if it has labels of crops that the new one lacks."""
-    lost = filled_in[~filled_in.index.isin(faces["img_paths"])]
-    count = int(lost.reindex(columns=list(LABELS)).notna().any(axis=1).sum())
+def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index, output_dir: Path) -> list[str]:
+    """Copy the older table before it is replaced, if labels or cells of added columns do not stay."""
+    has_cells = filled_in.reindex(columns=list(LABELS)).notna().any(axis=1) | (added != "").any(axis=1)
+    count = int(has_cells[~has_cells.index.isin(staying)].sum())
     if not count:
         return []
     copies = (output_dir / f"faces_before_{number}.csv" for number in itertools.count(1))
     copy = next(path for path in copies if not path.exists())
     shutil.copyfile(output_dir / FACES, copy)
-    return [f"{count:,} labels of crops that are no longer in the table: {copy}"]
+    return [f"{count:,} labels or notes of crops that are gone or changed: {copy}"]
 
 
 def _crop_new(

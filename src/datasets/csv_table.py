@@ -25,6 +25,8 @@ from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS, FEMALE, MALE, MAX_AGE, clip_age
 
 COLUMNS = ("genders", "ages", "img_paths")
+KNOWN_COLUMNS = frozenset([*COLUMNS, *AGE_RANGE_COLUMNS, "split", "margin", "ethnicity", *BOX_COLUMNS])
+"""All columns that this module's header names."""
 MAX_YEARS = 150
 """A larger number in a column of ages is a mistake (a year of birth, say) and no age above 100."""
 
@@ -82,6 +84,15 @@ def read_csv(path: Path) -> pd.DataFrame:
             table[column] = _numbers(cells, column, path, "a whole number or empty", _is_whole)
         _require_boxes(table, cells, path)
     return table.reset_index(drop=True)
+
+
+def read_other_columns(path: Path) -> pd.DataFrame:
+    """Read the columns that `read_csv` does not know as text, with its rows; they are named as in the file."""
+    header, *rows = _read_lines(path).values()
+    header = _trimmed(header)
+    rows = [(*row, *[""] * len(header))[: len(header)] for row in rows]
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    return table[[name for name in header if name.lower() not in KNOWN_COLUMNS]]
 
 
 def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.files import file_sha256, map_threads
+from src.labels import AGE_RANGE_COLUMNS
 
 MAX_NAMED = 5
 
@@ -17,16 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def locate(folder: str | os.PathLike, names: Iterable[str]) -> list[str]:
-    """Return the absolute path of each name below `folder`; where no such file exists, that of another spelling."""
+    """Return the absolute, normalized path of each name below `folder`; where no such file is, of another spelling."""
     return [_locate(os.path.abspath(folder), name) for name in names]
 
 
 def _locate(folder: str, name: str) -> str:
-    path = os.path.join(folder, name)
-    if os.path.isfile(path):
-        return path
-    others = (os.path.join(folder, spelling) for spelling in _spellings(name))
-    return next((other for other in others if os.path.isfile(other)), path)
+    for spelling in _spellings(name):
+        path = os.path.join(folder, spelling)
+        for candidate in (os.path.normpath(path), path):  # the second for `..` behind a link
+            if os.path.isfile(candidate):
+                return candidate
+    return os.path.normpath(os.path.join(folder, name))
 
 
 def _spellings(name: str) -> Iterator[str]:
@@ -61,6 +63,32 @@ def drop_missing(table: pd.DataFrame, what: str, advice: str = "give their folde
         named = ", ".join(missing[:MAX_NAMED])
         logger.warning(f"{len(missing):,} of {len(table):,} images of {what} are missing and skipped: {named}{more}")
     return table[exists].reset_index(drop=True)
+
+
+def warn_repeated(table: pd.DataFrame) -> None:
+    """Warn of images that stand in several rows: with different labels, with equal ones, or in several splits.
+
+    Args:
+        table: At least the columns `path`, `gender`, `age`, `split`; see `src.datasets.table`.
+    """
+    if "image" in table:  # images inside a table have no file
+        table = table[table["image"].isna()]
+    rows = table[table["path"].duplicated(keep=False)]
+    if rows.empty:
+        return
+
+    def differing_in(*columns: str) -> set[str]:
+        kinds = rows.reindex(columns=["path", *columns]).drop_duplicates()
+        return set(kinds.loc[kinds["path"].duplicated(), "path"])
+
+    relabelled = differing_in("gender", "age", *AGE_RANGE_COLUMNS)
+    for images, what in (
+        (relabelled, "with different labels, all of which are used"),
+        (set(rows["path"]) - relabelled, "with equal labels, and count that often"),
+        (differing_in("split"), "of different splits: metrics of seen images mislead"),
+    ):
+        if images:
+            logger.warning(f"{len(images):,} image(s) stand in several rows {what}, such as {min(images)}")
 
 
 def hash_files(table: pd.DataFrame, what: str) -> pd.DataFrame:

@@ -32,7 +32,7 @@ import pandas as pd
 from src.cli import MARGIN, ROOT, UserError
 from src.datasets import adience, all_age_faces, appa_real, fairface, imdb_wiki, utkface
 from src.datasets.csv_table import read_csv
-from src.datasets.image_files import drop_missing, locate
+from src.datasets.image_files import drop_missing, locate, warn_repeated
 from src.datasets.mat_table import read_mat
 from src.datasets.splits import content_split_without_test, person_split
 from src.files import file_sha256, map_threads
@@ -81,7 +81,8 @@ def load_table(
 
     Returns:
         A table of all splits, as the header of this module describes it. Missing images are counted, named and
-        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for.
+        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for. A warning tells which images stand
+        in several rows.
 
     Raises:
         UserError: an unknown name, a table or all of its images missing, or wrong cells in it.
@@ -95,6 +96,7 @@ def load_table(
     pairs = [(name, os.fspath(folder) if folder else None) for name, folder in zip(dbs, folders, strict=True)]
     tables = {pair: _load_one(*pair, target, split, only) for pair in dict.fromkeys(pairs)}
     parts = list(tables.values())
+    warn_repeated(_concatenate(parts))
     for pair, count in Counter(pairs).items():
         again = tables[pair][tables[pair]["split"] == "train"]
         parts += [again] * (count - 1)

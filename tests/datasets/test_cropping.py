@@ -271,9 +271,31 @@ def test_labels_of_photos_that_are_gone_are_kept_aside(tmp_path, stub_detector):
     (tmp_path / "in" / "b.jpg").unlink()
     (tmp_path / "in" / "c.jpg").write_bytes(b"damaged")
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
-    assert lines[-1] == f"2 labels of crops that are no longer in the table: {tmp_path / 'out' / 'faces_before_1.csv'}"
-    assert (tmp_path / "out" / "faces_before_1.csv").read_text() == whole
+    before = tmp_path / "out" / "faces_before_1.csv"
+    assert lines[-1] == f"2 labels or notes of crops that are gone or changed: {before}"
+    assert before.read_text() == whole
     assert list(cells(tmp_path / "out")["img_paths"]) == ["d_0.jpg"]
+
+
+def test_columns_that_a_user_added_stay(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    faces = cells(tmp_path / "out")
+    faces.insert(0, "Notes", ["blurred, dark", "", "写真"])
+    faces["age"] = ["about 30", "", ""]  # not `ages`
+    faces.to_csv(tmp_path / "out" / "faces.csv", index=False)
+    (tmp_path / "in" / "b.jpg").unlink()
+    make_images(tmp_path / "in", "d.jpg")
+    lines = crop_folder(tmp_path / "in", tmp_path / "out")
+    again = cells(tmp_path / "out")
+    assert list(again) == [*(name for name in faces if name not in ("Notes", "age")), "Notes", "age"]
+    assert list(again["Notes"]) == ["blurred, dark", "写真", ""]
+    assert list(again["age"]) == ["about 30", "", ""]
+    assert len(lines) == 1  # nothing was noted for b
+    (tmp_path / "in" / "c.jpg").unlink()
+    before = tmp_path / "out" / "faces_before_1.csv"
+    assert str(before) in crop_folder(tmp_path / "in", tmp_path / "out")[-1]
+    assert cells(tmp_path / "out", before.name).equals(again)
 
 
 def test_labels_and_filled_in_cells_are_merged_cell_by_cell(tmp_path, stub_detector):
@@ -316,8 +338,10 @@ def test_labels_of_a_replaced_photo_are_forgotten(tmp_path, stub_detector):
     faces = cells(tmp_path / "out").assign(ages=["20", "30"])
     faces.to_csv(tmp_path / "out" / "faces.csv", index=False)
     make_images(tmp_path / "in", "a.jpg", shade=220)
-    crop_folder(tmp_path / "in", tmp_path / "out")
+    lines = crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["ages"]) == ["", "30"]
+    assert lines[-1].startswith("1 labels or notes of crops that are gone or changed")
+    assert cells(tmp_path / "out", "faces_before_1.csv").equals(faces)
     assert abs(read_image(tmp_path / "out" / "a_0.jpg").mean() - 220) < 2
 
 

@@ -320,6 +320,24 @@ def test_table_named_twice_is_trained_on_twice_and_judged_once(root, tmp_path):
     assert table.index.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_images_in_several_rows_are_counted_and_named(root, tmp_path, caplog):
+    write_images(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "sub/e.jpg"])
+    rows = ["0,1,a.jpg,train", "0,,./a.jpg,train", "1,2,b.jpg,train", "1,2,sub/../b.jpg,train", "0,9,d.jpg,val"]
+    write_text(tmp_path / "a.csv", HEADER + ",split,margin", *(f"{row},0.1" for row in rows))
+    write_text(tmp_path / "b.csv", HEADER + ",split,margin", "0,5,c.jpg,train,0.1", ",5,d.jpg,train,0.1")
+    table = load_table([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "b.csv"])
+    assert len(table) == 9  # all rows are used
+    assert caplog.messages == [
+        f"2 image(s) stand in several rows with different labels, all of which are used, such as {tmp_path / 'a.jpg'}",
+        f"1 image(s) stand in several rows with equal labels, and count that often, such as {tmp_path / 'b.jpg'}",
+        "1 image(s) stand in several rows of different splits: metrics of seen images mislead, such as"
+        f" {tmp_path / 'd.jpg'}",
+    ]
+    caplog.clear()
+    load_table([tmp_path / "b.csv", tmp_path / "b.csv"])  # as often as it is named: that is asked for
+    assert caplog.messages == []
+
+
 def test_folders_for_another_number_of_tables(root, tmp_path):
     with pytest.raises(UserError, match="one for each"):
         load_table(["imdb", "wiki"], image_dir=[tmp_path])
