@@ -165,9 +165,16 @@ def escape_unprintable() -> None:
 
 def show_warnings() -> None:
     """Print what the modules of `src` log from level WARNING on to stderr, as lines `warning: ...`."""
-    handler = logging.StreamHandler()
+    handler = LineHandler()
     handler.setFormatter(PrintableFormatter("warning: %(message)s"))
     logging.getLogger("src").handlers = [handler]
+
+
+class LineHandler(logging.StreamHandler):
+    """Write each record above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        Progress.write(self.format(record), file=self.stream)
 
 
 class PrintableFormatter(logging.Formatter):

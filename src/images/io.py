@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from src.files import write_whole
+from src.images.jpeg import is_cut_off, smallest_side, warn_if_damaged
 
 MAX_FILE_BYTES = 2**30
 """The largest image that is read (see `src/__init__.py`), uncompressed, 4 x 16 bits."""
@@ -29,8 +30,12 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         ImageError: The file is missing, empty, damaged, no image, or larger than the limit of `src/__init__.py`.
+            A JPEG with a damaged part that can be read all the same is named by a warning, once.
     """
-    return decode_image(read_bytes(path))
+    data = read_bytes(path)
+    image = decode_image(data)
+    warn_if_damaged(path, data)
+    return image
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
@@ -53,8 +58,9 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 def unreadable_reason(path: str | os.PathLike) -> str | None:
     """Return why `read_image` will not read a file, or None where it will; decodes it at an eighth of its size."""
     try:
-        data = np.frombuffer(read_bytes(path), np.uint8)
-        if data.size and cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) is not None:
+        data = read_bytes(path)
+        if data and cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:
+            warn_if_damaged(path, data)
             return None
     except (ImageError, cv2.error):
         pass  # read_image words the reason
@@ -75,7 +81,8 @@ def decode_image(data: bytes) -> np.ndarray:
         too_large = "CV_IO_MAX_IMAGE" in str(error)
         raise ImageError("more pixels than allowed" if too_large else "damaged image") from error
     if image is None:
-        raise ImageError("not an image that OpenCV can read, or damaged")
+        cut_off = is_cut_off(data)
+        raise ImageError("the JPEG file is cut off" if cut_off else "not an image that OpenCV can read, or damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # in place: a new array costs more than the swap
 
 
@@ -136,17 +143,3 @@ def read_at_least(path: str | os.PathLike, side: float) -> np.ndarray:
     if image is None:
         return decode_image(data)  # raises with the reason
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def smallest_side(data: bytes) -> int:
-    """Read the shorter side in pixels from the header of a JPEG file; 0 for other files (ITU T.81, annex B)."""
-    if data[:2] != b"\xff\xd8":
-        return 0
-    place = 2
-    while place + 9 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame, not a table
-            height, width = (int.from_bytes(data[place + k : place + k + 2]) for k in (5, 7))
-            return min(height, width)
-        place += 2 + length
-    return 0
