@@ -66,7 +66,7 @@ def drop_missing(table: pd.DataFrame, what: str, advice: str = "give their folde
 
 
 def warn_repeated(table: pd.DataFrame) -> None:
-    """Warn of images that stand in several rows: with different labels, with equal ones, or in several splits.
+    """Warn of images that have several rows: with different labels, with equal ones, or in several splits.
 
     Args:
         table: At least the columns `path`, `gender`, `age`, `split`; see `src.datasets.table`.
@@ -82,13 +82,13 @@ def warn_repeated(table: pd.DataFrame) -> None:
         return set(kinds.loc[kinds["path"].duplicated(), "path"])
 
     relabelled = differing_in("gender", "age", *AGE_RANGE_COLUMNS)
-    for images, what in (
-        (relabelled, "with different labels, all of which are used"),
-        (set(rows["path"]) - relabelled, "with equal labels, and count that often"),
-        (differing_in("split"), "of different splits: metrics of seen images mislead"),
+    for images, problem, result in (
+        (relabelled, "have several rows with different labels", "all are used"),
+        (set(rows["path"]) - relabelled, "have several rows with equal labels", "each row counts"),
+        (differing_in("split"), "are in more than one split", "metrics on training images are too good"),
     ):
         if images:
-            logger.warning(f"{len(images):,} image(s) stand in several rows {what}, such as {min(images)}")
+            logger.warning(f"{len(images):,} image(s) {problem}, such as {min(images)}: {result}")
 
 
 def hash_files(table: pd.DataFrame, what: str) -> pd.DataFrame:

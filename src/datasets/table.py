@@ -81,8 +81,8 @@ def load_table(
 
     Returns:
         A table of all splits, as the header of this module describes it. Missing images are counted, named and
-        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for. A warning tells which images stand
-        in several rows.
+        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for. A warning names
+        images with several rows.
 
     Raises:
         UserError: an unknown name, a table or all of its images missing, or wrong cells in it.

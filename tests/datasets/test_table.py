@@ -328,10 +328,9 @@ def test_images_in_several_rows_are_counted_and_named(root, tmp_path, caplog):
     table = load_table([tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "b.csv"])
     assert len(table) == 9  # all rows are used
     assert caplog.messages == [
-        f"2 image(s) stand in several rows with different labels, all of which are used, such as {tmp_path / 'a.jpg'}",
-        f"1 image(s) stand in several rows with equal labels, and count that often, such as {tmp_path / 'b.jpg'}",
-        "1 image(s) stand in several rows of different splits: metrics of seen images mislead, such as"
-        f" {tmp_path / 'd.jpg'}",
+        f"2 image(s) have several rows with different labels, such as {tmp_path / 'a.jpg'}: all are used",
+        f"1 image(s) have several rows with equal labels, such as {tmp_path / 'b.jpg'}: each row counts",
+        f"1 image(s) are in more than one split, such as {tmp_path / 'd.jpg'}: metrics on training images are too good",
     ]
     caplog.clear()
     load_table([tmp_path / "b.csv", tmp_path / "b.csv"])  # as often as it is named: that is asked for
