@@ -49,6 +49,16 @@ def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
         part.unlink(missing_ok=True)
 
 
+def remove_parts(path: Path) -> None:
+    """Delete what killed processes left of `write_whole(path)`; nobody may be writing the file now.
+
+    Args:
+        path: Its name may be a pattern, as for `Path.glob`.
+    """
+    for part in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
     """Name the file in an `OSError` that names none, as after a write to a full disk."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from src.files import append_lines, file_hash, file_sha256, map_ahead, write_whole
+from src.files import append_lines, file_hash, file_sha256, map_ahead, remove_parts, write_whole
 
 
 def test_a_file_appears_whole_under_its_name_alone(tmp_path):
@@ -33,6 +33,18 @@ def test_an_error_keeps_the_older_file_and_leaves_nothing(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    path = tmp_path / "a.b.csv"
+    with write_whole(path) as part:
+        part.touch()
+        (tmp_path / ".a.b.csv").touch()  # a user's
+        path.touch()
+        assert len(os.listdir(tmp_path)) == 3
+        remove_parts(path)
+        assert sorted(os.listdir(tmp_path)) == [".a.b.csv", "a.b.csv"]
+        part.touch()
 
 
 def test_a_full_disk_names_the_file(tmp_path):

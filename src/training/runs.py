@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from src.cli import UserError
+from src.files import remove_parts
 from src.training.config import differences
 from src.training.resume import RunState, read_state
 
@@ -41,11 +42,16 @@ class Run:
         return not any(path.exists() for path in (self.log, self.curves, self.resume))
 
     def acquire(self) -> bool:
-        """Take the run for this process; `False` where another is training it."""
+        """Take the run for this process; `False` where another is training it.
+
+        What a killed process left of half-written files is deleted.
+        """
         try:
             self._lock.acquire()
         except Timeout:
             return False
+        for path in (self.log, self.curves, self.resume):
+            remove_parts(path)
         return True
 
     def release(self) -> None:
@@ -62,10 +68,11 @@ def _remove_and_release(lock: FileLock) -> None:
 
 @contextmanager
 def weights_lock(folder: Path) -> Iterator[None]:
-    """Keep other runs from choosing the name of a weight file."""
+    """Keep other runs from choosing the name of a weight file; delete what killed ones left half-written."""
     lock = FileLock(folder / ".weights.lock")
     lock.acquire()
     try:
+        remove_parts(folder / "*_weights.*.hdf5")
         yield
     finally:
         _remove_and_release(lock)

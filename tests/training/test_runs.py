@@ -9,7 +9,7 @@ import pytest
 
 from src.cli import UserError
 from src.training.resume import RunState
-from src.training.runs import begin_run, find_runs, resume_run
+from src.training.runs import begin_run, find_runs, resume_run, weights_lock
 
 STEM = "MobileNet_32"
 
@@ -57,6 +57,19 @@ def test_runs_at_the_same_time_have_names_of_their_own(tmp_path):
 def test_a_run_that_left_a_file_keeps_its_name(tmp_path):
     (tmp_path / f"{STEM}_log.csv").touch()
     assert begin_run(tmp_path, STEM, config())[0].name == f"{STEM}_run2"
+
+
+def test_what_a_killed_run_left_half_written_is_deleted(tmp_path):
+    own = [f".{STEM}_resume.7.part.npz", f".{STEM}_log.7.part.csv", f".{STEM}_curves.7.part.png"]
+    others = [f".{STEM}_run2_resume.8.part.npz", ".faces.9.part.csv"]
+    weights = f".{STEM}_weights.01-5.29.7.part.hdf5"
+    for name in (*own, *others, weights):
+        (tmp_path / name).touch()
+    run, _ = begin_run(tmp_path, STEM, config())
+    assert sorted(path.name for path in tmp_path.glob(".*part*")) == sorted([*others, weights])
+    with weights_lock(tmp_path):
+        assert sorted(path.name for path in tmp_path.glob(".*part*")) == sorted(others)
+    run.release()
 
 
 def test_the_run_of_the_same_configuration_is_resumed(tmp_path, finished):
