@@ -7,7 +7,9 @@ PHOTOS is a folder, or a list (.csv, .txt) whose first column names images in `-
 one main face in the middle. With `--face`, the share of the image's width that the face takes, it counts as found when
 a box overlaps the central square of that share (intersection over union of at least 0.5); without, when a box holds the
 middle of the image. Other boxes are false ones and faces in the background alike: `--sheet` shows those of the default
-setting, to be told apart by eye. All settings search the same image in turn, so that a busy machine slows all alike.
+setting, to be told apart by eye. `--cnn` adds dlib's CNN detector, whose file the package face_recognition_models has,
+on copies with a longest side of at most 640 pixels. All settings search the same image in turn, so that a busy machine
+slows all alike.
 """
 
 import sys
@@ -16,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import dlib
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import Parser
+from src.cli import Parser, UserError, run
 from src.images import (
     Box,
     Face,
@@ -49,6 +52,22 @@ SETTINGS = {
 TILE = 112
 
 
+class CnnDetector:
+    """dlib's CNN detector, with the interface of `FaceDetector`."""
+
+    def __init__(self, path: Path):
+        self._find = dlib.cnn_face_detection_model_v1(str(path))
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        scale = min(1.0, 640 / max(image.shape[:2]))
+        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+        copy = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        found = [(box.rect, box.confidence) for box in self._find(copy)]
+        edges = [(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box, _ in found]
+        boxes = [tuple(round(edge / scale) for edge in box) for box in edges]
+        return [Face(box, score) for box, (_, score) in zip(boxes, found, strict=True)]
+
+
 @dataclass
 class Result:
     """What one setting did to the images so far."""
@@ -69,8 +88,10 @@ def list_paths(photos: Path, image_dir: Path, limit: int) -> list[Path]:
         paths = list_images(photos)
     else:
         rows = photos.read_text(encoding="utf-8").splitlines()
-        paths = [image_dir / row.replace(" ", ",").split(",")[0] for row in rows]
+        paths = [image_dir / row.split("," if photos.suffix == ".csv" else " ")[0] for row in rows]
         paths = [path for path in paths if path.suffix]  # a header has none
+    if not paths:
+        raise UserError(f"{photos} must name images, got none")
     return [paths[row] for row in np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
 
 
@@ -85,10 +106,14 @@ def is_main(box: Box, image: np.ndarray, face: float | None) -> bool:
     return shared >= 0.5 * (box_area(box) + box_area(centre) - shared)
 
 
-def measure(paths: list[Path], face: float | None) -> tuple[dict[str, Result], list[np.ndarray]]:
+def measure(
+    paths: list[Path], face: float | None, cnn: Path | None = None
+) -> tuple[dict[str, Result], list[np.ndarray]]:
     """What every setting did to the images, and tiles of the default's other boxes with a margin and the score."""
     detectors = {name: FaceDetector(**options) for name, options in SETTINGS.items()}
-    results = {name: Result() for name in SETTINGS}
+    if cnn:
+        detectors["dlib's CNN"] = CnnDetector(cnn)
+    results = {name: Result() for name in detectors}
     tiles = []
     for path in paths:
         try:
@@ -124,11 +149,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=300, help="images of each folder or list")
     parser.add_argument("--face", type=float, help="share of the image's width that the central face takes")
     parser.add_argument("--sheet", type=Path, help="image file for the default's other boxes")
+    parser.add_argument("--cnn", type=Path, metavar="FILE", help="mmod_human_face_detector.dat of dlib")
     arguments = parser.parse_args()
     tiles = []
     for photos in arguments.photos:
         paths = list_paths(photos, arguments.image_dir, arguments.limit)
-        results, others = measure(paths, arguments.face)
+        results, others = measure(paths, arguments.face, arguments.cnn)
         tiles += others
         print(f"\n{photos.name}, {len(paths)} images\n")
         print("| setting | main face found | other boxes per image | time (ratio) |")
@@ -141,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

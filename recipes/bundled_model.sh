@@ -7,12 +7,18 @@
 #
 #     recipes/bundled_model.sh            # all steps
 #     recipes/bundled_model.sh finetune   # or some: tables pretrain finetune bundle
+#     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
+read -ra overrides <<< "${OVERRIDES:-}"
 
 network=(model.model_name=EfficientNetLite0 model.batch_size=64 train.optimizer_name=adamw train.weight_decay=0.02
   train.schedule=cosine train.ema=0.998 train.age_target=gaussian train.age_expectation_weight=0.2 augment.mixup_alpha=0)
+
+train() {
+  "$python" train.py "$@" "${overrides[@]}"
+}
 
 tables() {
   "$python" create_db_utkface.py -i data/UTKFace -o meta/utkface.csv
@@ -27,11 +33,11 @@ tables() {
 pretrain() {
   local gender_sets=data/lfw_faces/few.csv,data/mw_faces/faces.csv aaf=data/aaf_faces/faces.csv
   local settings=("${network[@]}" train.warmup_epochs=0.3 augment.erasing_probability=0.1)
-  "$python" train.py "data.db=[utkface,$aaf,$gender_sets]" "${settings[@]}" train.age_loss_weight=0.5 \
+  train "data.db=[utkface,$aaf,$gender_sets]" "${settings[@]}" train.age_loss_weight=0.5 \
     model.img_size=80 model.weights=imagenet train.lr=0.001 train.epochs=5 train.checkpoint_dir=checkpoints/80
-  "$python" train.py "data.db=[utkface,$aaf,$gender_sets]" "${settings[@]}" train.age_loss_weight=0.5 \
+  train "data.db=[utkface,$aaf,$gender_sets]" "${settings[@]}" train.age_loss_weight=0.5 \
     model.img_size=112 model.weights="$(newest 80)" train.lr=0.0006 train.epochs=4 train.checkpoint_dir=checkpoints/112
-  "$python" train.py "data.db=[utkface,$aaf,$aaf,$gender_sets]" "${settings[@]}" \
+  train "data.db=[utkface,$aaf,$aaf,$gender_sets]" "${settings[@]}" \
     model.img_size=128 model.weights="$(newest 112)" train.lr=0.0005 train.epochs=6 train.checkpoint_dir=checkpoints/128
 }
 
@@ -44,16 +50,16 @@ finetune() {
   local settings=("${network[@]}" model.mirrored=true train.age_loss_weight=0.5
     augment.erasing_probability=0.2 augment.colour_cast_probability=0.4 augment.colour_cast=0.3
     augment.gamma_probability=0.4 'augment.gamma=[0.5,2.8]')
-  "$python" train.py "data.db=[utkface,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
+  train "data.db=[utkface,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
     train.warmup_epochs=0.2 train.age_class_weights=0.25 model.weights="$(newest 128)" train.lr=0.0008 train.epochs=2 \
     train.steps_per_epoch=750 train.checkpoint_dir=checkpoints/fairface
-  "$python" train.py "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
+  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
     train.warmup_epochs=0.3 train.age_class_weights=0.5 model.frozen=0.32 model.weights="$(newest fairface)" \
     train.schedule=constant train.lr=0.0008 train.epochs=1 train.steps_per_epoch=700 train.checkpoint_dir=checkpoints/frozen
-  "$python" train.py "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
+  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
     train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest frozen)" \
     train.lr=0.0007 train.epochs=3 train.steps_per_epoch=1000 train.checkpoint_dir=checkpoints/annealed
-  "$python" train.py "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 \
+  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 \
     train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest annealed)" \
     train.lr=0.0008 train.epochs=5 train.checkpoint_dir=checkpoints/160
 }
