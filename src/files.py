@@ -39,7 +39,7 @@ def write_whole(path: str | os.PathLike, durable: bool = False) -> Iterator[Path
     stem = path.stem if len(os.fsencode(path.name)) < MAX_NAME else hashlib.sha256(os.fsencode(path.stem)).hexdigest()
     part = path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")  # the number keeps two writers apart
     try:
-        with errors_named(path):
+        with errors_named(path, part):
             yield part
             if durable:
                 with part.open("rb+") as file:
@@ -60,12 +60,12 @@ def remove_parts(path: Path) -> None:
 
 
 @contextmanager
-def errors_named(path: Path) -> Iterator[None]:
-    """Name the file in an `OSError` that names none, as after a write to a full disk."""
+def errors_named(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Name the file in an `OSError` that names none, as after a write to a full disk, or its hidden `part`."""
     try:
         yield
     except OSError as error:
-        if error.errno and not error.filename:
+        if error.errno and (not error.filename or str(error.filename) == str(part)):
             error.filename = str(path)
         raise
 

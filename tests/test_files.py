@@ -47,6 +47,13 @@ def test_what_a_killed_process_left_is_deleted(tmp_path):
         part.touch()
 
 
+def test_a_name_that_is_taken_by_a_folder_is_named(tmp_path):
+    (tmp_path / "a.csv" / "b").mkdir(parents=True)
+    with pytest.raises(OSError, match=r": '[^']*/a\.csv'"), write_whole(tmp_path / "a.csv") as part:
+        part.touch()
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
 def test_a_full_disk_names_the_file(tmp_path):
     path = tmp_path / "a.csv"
     with pytest.raises(OSError, match=r"No space left on device: .*a\.csv'$"), write_whole(path):

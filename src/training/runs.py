@@ -85,7 +85,13 @@ def begin_run(folder: Path, stem: str, config: dict) -> tuple[Run, RunState]:
         folder: Made if it does not exist.
         stem: `{model_name}_{img_size}`.
         config: The resolved configuration.
+
+    Raises:
+        UserError: it is a file.
+        OSError: it cannot be made or written to.
     """
+    if folder.is_file():
+        raise UserError(f"train.checkpoint_dir must be a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     names = itertools.chain([stem], (f"{stem}_run{number}" for number in itertools.count(2)))
     for run in (Run(folder, name) for name in names):

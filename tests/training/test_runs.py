@@ -1,8 +1,10 @@
 """Runs beside each other in one folder, without training."""
 
 import dataclasses
+import errno
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -57,6 +59,15 @@ def test_runs_at_the_same_time_have_names_of_their_own(tmp_path):
 def test_a_run_that_left_a_file_keeps_its_name(tmp_path):
     (tmp_path / f"{STEM}_log.csv").touch()
     assert begin_run(tmp_path, STEM, config())[0].name == f"{STEM}_run2"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_training(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"train\.checkpoint_dir must be a folder, got the file .*a\.txt"):
+        begin_run(tmp_path / "a.txt", STEM, config())
+    monkeypatch.setattr(os, "open", mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied", "x")))
+    with pytest.raises(PermissionError):
+        begin_run(tmp_path, STEM, config())
 
 
 def test_what_a_killed_run_left_half_written_is_deleted(tmp_path):
