@@ -155,6 +155,8 @@ def main() -> None:
     for photos in arguments.photos:
         paths = list_paths(photos, arguments.image_dir, arguments.limit)
         results, others = measure(paths, arguments.face, arguments.cnn)
+        if not results["default"].seconds:
+            raise UserError(f"{photos} must name images that can be read, got none")
         tiles += others
         print(f"\n{photos.name}, {len(paths)} images\n")
         print("| setting | main face found | other boxes per image | time (ratio) |")
