@@ -78,6 +78,7 @@ def warm_python(**environment: str) -> Iterator[Callable[..., WarmProcess]]:
 def serve(address: str) -> None:
     """Fork for each connection a process that forks the script's, and sends its number and its exit code."""
     import distributed_process  # noqa: F401  with it Keras and the training
+    import tensorflow  # noqa: F401  keras.utils.set_random_seed imports it on every backend
 
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)

@@ -63,8 +63,9 @@ Start = Callable[..., WarmProcess | subprocess.Popen]
 
 @pytest.fixture(scope="module")
 def warm_jax(tmp_path_factory):
-    """Starts processes that have imported JAX, and that share what they compile."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    """Starts processes that have imported JAX, that share what they compile and do not optimise it: it runs seconds."""
+    cache = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    cache |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
     with warm_python(KERAS_BACKEND="jax", **cache) as start:
         yield start
