@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def make_table(count=22):
     )
 
 
+@cache
+def make_model() -> keras.Model:
+    """One for all cases: it is compiled once, and no record depends on its weights."""
+    inputs = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(inputs)
+    heads = [keras.layers.Dense(2, "softmax", name="pred_gender"), keras.layers.Dense(101, "softmax", name="pred_age")]
+    model = keras.Model(inputs, [head(flat) for head in heads])
+    model.compile("sgd", loss="categorical_crossentropy", metrics={"pred_age": [RecordedAge()]})
+    return model
+
+
 def record_epochs(initial_epoch=0, workers=0, **settings):
     """Fits `EPOCHS` epochs with validation.
 
@@ -63,11 +75,7 @@ def record_epochs(initial_epoch=0, workers=0, **settings):
     table = make_table()
     common = {"img_size": 8, "batch_size": 4, "margin": 0.1, **settings}
     sequence = ImageSequence(table, BatchSettings(**common, shuffle=True, seed=3), workers=workers)
-    inputs = keras.Input((8, 8, 3))
-    flat = keras.layers.Flatten()(inputs)
-    heads = [keras.layers.Dense(2, "softmax", name="pred_gender"), keras.layers.Dense(101, "softmax", name="pred_age")]
-    model = keras.Model(inputs, [head(flat) for head in heads])
-    model.compile("sgd", loss="categorical_crossentropy", metrics={"pred_age": [RecordedAge()]})
+    model = make_model()
     history = model.fit(
         sequence,
         validation_data=ImageSequence(table, BatchSettings(**common), workers=workers),
