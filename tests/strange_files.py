@@ -76,6 +76,34 @@ def shorten_efficientnets(monkeypatch: pytest.MonkeyPatch, *packages: str) -> No
         monkeypatch.setattr(module, "DEFAULT_BLOCKS_ARGS", module.DEFAULT_BLOCKS_ARGS[:3])
 
 
+def shorten_mobilenets(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Leave MobileNetV2 four of its seventeen blocks and MobileNetV3Small six of eleven: those of different kinds.
+
+    Args:
+        packages: "keras", "tf_keras".
+    """
+    for package in packages:
+        for name, kept in (("mobilenet_v2", {0, 1, 2, 3}), ("mobilenet_v3", {0, 1, 2, 3, 4, 8})):
+            module = importlib.import_module(f"{package}.src.applications.{name}")
+            monkeypatch.setattr(module, "_inverted_res_block", only_blocks(kept, module._inverted_res_block))
+
+
+def only_blocks(kept: set[int], add_block):
+    def add_or_skip(x, *args, **kwargs):
+        number = kwargs["block_id"] if kwargs else args[-1]
+        return add_block(x, *args, **kwargs) if number in kept else x
+
+    return add_or_skip
+
+
+def shorten_resnets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave ResNet50 of Keras 3 two blocks in each of its four stages, with an eighth of their filters."""
+    module = importlib.import_module("keras.src.applications.resnet")
+    stack = module.stack_residual_blocks_v1
+    short = lambda x, filters, blocks, **kwargs: stack(x, filters // 8, 2, **kwargs)  # noqa: E731
+    monkeypatch.setattr(module, "stack_residual_blocks_v1", short)
+
+
 def heads(package, features, use_bias: bool = True):
     """The two softmax heads of either Keras on features `(batch, n)`."""
     return [

@@ -12,7 +12,7 @@ import dlib
 import keras
 import numpy as np
 import pytest
-from strange_files import application, save
+from strange_files import application, save, shorten_mobilenets
 
 from src.cli import ROOT
 from src.images import Face, cut_faces, list_images, read_image
@@ -86,7 +86,8 @@ def answers_of_both(weight_file: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ours), np.array(theirs)
 
 
-def test_a_file_of_the_originals_form(tmp_path):
+def test_a_file_of_the_originals_form(tmp_path, monkeypatch):
+    shorten_mobilenets(monkeypatch, "keras")
     path = save(application(keras, "MobileNetV3Small", 64), tmp_path / "MobileNetV3Small_64_weights.01-1.00.hdf5")
     ours, theirs = answers_of_both(path)
     assert np.ptp(theirs[:, 0]) > 0.1, "the faces must tell networks apart"

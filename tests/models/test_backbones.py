@@ -3,6 +3,7 @@ from functools import cache
 import keras
 import numpy as np
 import pytest
+from strange_files import shorten_efficientnets
 
 from src.cli import JobError, UserError
 from src.models import backbones, factory
@@ -152,6 +153,7 @@ def test_wide_resnet_has_no_imagenet_weights():
 
 def test_imagenet_weights_answer_as_in_keras_own_graph(tmp_path, monkeypatch):
     """Keras' graph for ImageNet weights has one more rescaling; ours folds it into the normalisation."""
+    shorten_efficientnets(monkeypatch, "keras")
     rng = np.random.default_rng(0)
     arguments = {"include_top": False, "input_shape": (32, 32, 3), "pooling": "avg"}
     plain = keras.applications.EfficientNetB0(weights=None, **arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from strange_files import random_images, randomize, shorten_efficientnets
+from strange_files import random_images, randomize, shorten_efficientnets, shorten_mobilenets
 
 from src.cli import ROOT, JobError, UserError
 from src.models import efficientnet_lite, weights
@@ -80,6 +80,7 @@ def assert_rgb_and_female_first(received, model: keras.Model, images: np.ndarray
 )
 def test_networks_answer_in_their_own_runtime(name, form, description, tmp_path, monkeypatch, in_this_process):
     shorten_efficientnets(monkeypatch, "keras")
+    shorten_mobilenets(monkeypatch, "keras")
     monkeypatch.setattr(efficientnet_lite, "STAGES", efficientnet_lite.STAGES[:3])
     model = get_model(name, 32)
     randomize(model)

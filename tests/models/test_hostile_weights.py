@@ -12,7 +12,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import application, keras2, random_images, save
+from strange_files import application, keras2, random_images, save, shorten_mobilenets
 
 from src import cli
 from src.cli import ROOT
@@ -23,6 +23,14 @@ from src.models.weights.info import WeightsInfo
 NAME = "MobileNetV3Small_32_x.hdf5"
 MANY = 10 * 2**30 // 4
 """float32 numbers in 10 GiB."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_networks():
+    keras2()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shorten_mobilenets(monkeypatch, "keras", "tf_keras")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -401,14 +409,18 @@ def test_memory_stays_flat(good, tmp_path):
         paths.append(tmp_path / f"MobileNetV3Small_32_{make.__name__}.hdf5")
         paths[-1].write_bytes(good)
         replace_weights(paths[-1], HEAD, make)
-    paths.append(archive(tmp_path / "MobileNetV3Small_32_x.keras", config_json=bytes(2 * 10**9), model_h5=bytes(10**9)))
+    large = {"config_json": bytes(5 * 10**8), "model_h5": bytes(3 * 10**8)}
+    paths.append(archive(tmp_path / "MobileNetV3Small_32_x.keras", **large))
     first = tmp_path / NAME
     first.write_bytes(good)
     script = f"""
-import resource
-from pathlib import Path
+import resource, sys
+sys.path.append("tests")
+import pytest
+from strange_files import shorten_mobilenets
 from src.models import weights
 from src.cli import UserError
+shorten_mobilenets(pytest.MonkeyPatch(), "keras")
 weights.load_model({str(first)!r})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in {[str(path) for path in paths]}:

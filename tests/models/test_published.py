@@ -10,7 +10,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from strange_files import application, keras2, outputs, random_images, save, wide_resnet
+from strange_files import (
+    application,
+    keras2,
+    outputs,
+    random_images,
+    save,
+    shorten_efficientnets,
+    shorten_mobilenets,
+    wide_resnet,
+)
 
 from src.cli import JobError, UserError
 from src.models import weights
@@ -201,7 +210,8 @@ def assert_published_form(theirs, name, tmp_path, caplog, size, row):
 
 
 @pytest.mark.slow
-def test_efficientnet_b3_of_keras2(tmp_path, caplog):
+def test_efficientnet_b3_of_keras2(tmp_path, caplog, monkeypatch):
+    shorten_efficientnets(monkeypatch, "keras", "tf_keras")
     theirs = application(keras2(), "EfficientNetB3", 224)
     assert_published_form(theirs, EFFICIENTNET, tmp_path, caplog, 224, PUBLISHED[EFFICIENTNET])
 
@@ -218,6 +228,7 @@ def test_wide_resnet_of_keras2(wide_resnet_of_keras2, name, tmp_path, caplog):
 
 
 def test_a_whole_copy_is_known_by_its_bytes_under_any_name(tmp_path, caplog, monkeypatch):
+    shorten_mobilenets(monkeypatch, "keras")
     path = save(application(keras, "MobileNetV2", 64), tmp_path / "renamed.hdf5")
     expect_md5(monkeypatch, path.read_bytes())
     info = weights.identify(path)

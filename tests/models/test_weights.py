@@ -21,6 +21,8 @@ from strange_files import (
     randomize,
     save,
     shorten_efficientnets,
+    shorten_mobilenets,
+    shorten_resnets,
 )
 
 import src
@@ -48,10 +50,12 @@ filled_again = pytest.mark.usefixtures("networks_built_once")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_efficientnets():
+def short_networks():
     keras2()
     with pytest.MonkeyPatch.context() as monkeypatch:
         shorten_efficientnets(monkeypatch, "keras", "tf_keras")
+        shorten_mobilenets(monkeypatch, "keras", "tf_keras")
+        shorten_resnets(monkeypatch)
         yield
 
 
@@ -131,11 +135,11 @@ def test_failed_write_keeps_the_older_file(model, file, monkeypatch):
 
 @pytest.fixture
 def small_disk():
-    """No file can grow beyond 2 MB."""
+    """No file can grow beyond 0.5 MB."""
     resource = pytest.importorskip("resource", reason="Windows has no limit on file sizes to set")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     signal.signal(signal.SIGXFSZ, handler)
