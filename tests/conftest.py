@@ -3,7 +3,6 @@
 import copy
 import os
 import signal
-from collections import Counter
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +21,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it
 pd.set_option("mode.string_storage", "python")  # as users have it; the tests' requirements install pyarrow for Ray
 
 
+LONGEST = [
+    "training/test_distributed.py",
+    "training/test_train.py",
+    "models/test_weights.py",
+    "test_export.py",
+    "test_label_with_ray.py",
+    "models/test_export.py",
+    "models/test_backbones.py",
+    "models/test_hostile_weights.py",
+    "test_demo.py",
+    "models/test_published.py",
+    "training/test_generator.py",
+    "test_train.py",
+    "test_startup.py",
+    "test_notebook.py",
+    "test_train_on_cpu.py",
+]
+"""Files by the processor time of their tests, from minutes to ten seconds."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files of the most slow tests, so that the processes of xdist end together."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    """Begin with the files that take longest, so that the processes of xdist end together."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 
 @pytest.fixture
