@@ -62,29 +62,6 @@ class Checkpoint(keras.callbacks.Callback):
         self._average = average
         self._early_stopping = early_stopping
 
-    def weights_path(self, epoch: int, loss: float) -> Path:
-        """`{model_name}_{img_size}_weights.{epoch:02d}-{val_loss:.2f}.hdf5`, epochs from 1.
-
-        Where another run has written a file of this name `_2` and so on is appended.
-        """
-        stem = f"{self.info.model_name}_{self.info.img_size}_weights.{epoch:02d}-{loss:.2f}"
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        paths = (self.run.folder / f"{name}.hdf5" for name in names)
-        return next(path for path in paths if not path.exists() or self._wrote(path))
-
-    def _wrote(self, path: Path) -> bool:
-        try:
-            return models.identify(path).run == self.state.id
-        except UserError:
-            return False
-
-    @property
-    def best_path(self) -> Path:
-        """The weight file of the best epoch, which there must be."""
-        epoch = self.state.best_epoch
-        assert epoch is not None
-        return self.weights_path(epoch, self.state.history[epoch - 1][MONITOR])
-
     def on_epoch_end(self, epoch, logs=None):
         """Write everything; `epoch` counts from 0."""
         row = {
@@ -105,7 +82,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._save_weights(row)
         if self._group.is_first:
             self._resume_file.save(self.state)
-            self._write_log()
+            write_log(self.run, self.state)
         if self._early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self._early_stopping:
             print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
             self.model.stop_training = True
@@ -117,15 +94,37 @@ class Checkpoint(keras.callbacks.Callback):
             if not self._group.is_first:
                 return
             with weights_lock(self.run.folder):
-                path = self.weights_path(row["epoch"], row[MONITOR])
+                path = weights_path(self.run, self.state, row["epoch"])
                 models.save_weights(self.model, path, info, self._save_dtype)
         print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
 
-    def _write_log(self) -> None:
-        log = pd.DataFrame(self.state.history)
-        with write_whole(self.run.log) as part:
-            log.to_csv(part, index=False, lineterminator="\n")
-        draw_curves(log, self.run.curves)
+
+def weights_path(run: Run, state: RunState, epoch: int) -> Path:
+    """`{model_name}_{img_size}_weights.{epoch:02d}-{val_loss:.2f}.hdf5`, epochs from 1.
+
+    Where another run has written a file of this name `_2` and so on is appended.
+    """
+    model = state.config["model"]
+    loss = state.history[epoch - 1][MONITOR]
+    stem = f"{model['model_name']}_{model['img_size']}_weights.{epoch:02d}-{loss:.2f}"
+    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    paths = (run.folder / f"{name}.hdf5" for name in names)
+    return next(path for path in paths if not path.exists() or _wrote(state, path))
+
+
+def _wrote(state: RunState, path: Path) -> bool:
+    try:
+        return models.identify(path).run == state.id
+    except UserError:
+        return False
+
+
+def write_log(run: Run, state: RunState) -> None:
+    """Write the metrics per epoch and their curves."""
+    log = pd.DataFrame(state.history)
+    with write_whole(run.log) as part:
+        log.to_csv(part, index=False, lineterminator="\n")
+    draw_curves(log, run.curves)
 
 
 CURVES = (

@@ -17,6 +17,8 @@ from src.training.callbacks import (
     StepBar,
     StepCallbacks,
     WandbLogger,
+    weights_path,
+    write_log,
 )
 from src.training.config import Config
 from src.training.data import make_sequences, table_names
@@ -95,6 +97,8 @@ def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, 
 def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callbacks.History:
     if state.epochs >= cfg.train.epochs:
         print(f"All {state.epochs} epochs are done; raise train.epochs to continue.")
+        if group.is_first:
+            _complete(cfg, run, state)
         return _history(keras.callbacks.History(), state)
     keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
     training, validation, margin = make_sequences(cfg, group)
@@ -121,8 +125,17 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
             callbacks.append(WandbLogger(cfg.wandb.project, state.config, run.curves))
     history = _fit(cfg, model, training, validation, [*callbacks, Interrupter()], state)
     if cfg.train.export_onnx and group.is_first and state.best_epoch:
-        print(export_beside(checkpoint.best_path))
+        print(export_beside(weights_path(run, state, state.best_epoch)))
     return history
+
+
+def _complete(cfg: Config, run: Run, state: RunState) -> None:
+    """Write what a training that was killed after its last epoch lacks."""
+    write_log(run, state)
+    if cfg.train.export_onnx and state.best_epoch:
+        best = weights_path(run, state, state.best_epoch)
+        if best.is_file() and not best.with_suffix(".onnx").exists():
+            print(export_beside(best))
 
 
 def _fit(cfg, model, training, validation, callbacks, state) -> keras.callbacks.History:

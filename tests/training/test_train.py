@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from warm_python import warm_python
 from src.cli import ROOT, UserError
 from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
-from src.models import backbones, weights
+from src.models import WeightsInfo, backbones, weights
 from src.training.config import Config
 from src.training.data import choose_margin
 from src.training.losses import AgeMeanAbsoluteError
@@ -229,6 +230,31 @@ def test_resume_refuses_another_training(compose, training_overrides, folder):
     run, state = open_run(Config.check(compose(*training_overrides, "train.resume=true", "train.epochs=9")))
     run.release()
     assert (run.name, state.config["train"]["epochs"]) == ("MobileNet_32", 9)
+
+
+def test_what_a_run_killed_after_its_last_epoch_lacks_is_written(compose, training_overrides, folder, monkeypatch):
+    overrides = [*training_overrides, "train.export_onnx=true", "model.model_name=MobileNetV2"]
+    run, state = open_run(Config.check(compose(*overrides)))
+    state.history += [{"epoch": epoch, "loss": 1.0, "val_loss": loss} for epoch, loss in [(1, 2.5), (2, 3.0)]]
+    np.savez(run.resume, state=np.array(json.dumps(dataclasses.asdict(state))))
+    run.release()
+    exported = []
+    monkeypatch.setattr(importlib.import_module("src.training.train"), "export_beside", exported.append)
+    history = train(compose(*overrides, "train.resume=true"))
+    assert history.history["val_loss"] == [2.5, 3.0]
+    assert list(pd.read_csv(run.log)["epoch"]) == [1, 2]
+    assert run.curves.is_file()
+    assert exported == []  # the weights are gone
+    best = folder / "MobileNetV2_32_weights.01-2.50.hdf5"
+    best.touch()
+    train(compose(*overrides, "train.resume=true"))
+    assert exported == []  # another's
+    info = WeightsInfo("MobileNetV2", 32, 0.4, run=state.id)
+    monkeypatch.setattr("src.training.callbacks.models.identify", lambda path: info)
+    for _ in range(2):
+        train(compose(*overrides, "train.resume=true"))
+        best.with_suffix(".onnx").touch()
+    assert exported == [best]
 
 
 def test_resume_from_a_damaged_file(compose, training_overrides, folder):
