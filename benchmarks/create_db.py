@@ -61,7 +61,7 @@ def clean_by_rows(arrays: Arrays) -> pd.DataFrame:
 
 
 def clean_by_columns(arrays: Arrays) -> pd.DataFrame:
-    return imdb_wiki.clean(arrays, MIN_SCORE)[0]
+    return imdb_wiki.meta_table(imdb_wiki.label_table(arrays, MIN_SCORE))
 
 
 def best_time(function: Callable[[], object], repeats: int) -> float:

@@ -25,12 +25,7 @@ def load_train(folder: Path) -> pd.DataFrame:
     """Load the images of `train.txt`, split by content; without lists all images, of unknown gender.
 
     Files with equal bytes count once, and not at all where they also stand in `val.txt` or have contradicting labels.
-
-    Returns:
-        A table as `src.datasets.table` describes it.
-
-    Raises:
-        UserError: there are no such images in `folder`.
+    Raise `UserError` if there are no such images in `folder`.
     """
     table = drop_copies(hash_files(_listed(folder), f"All-Age-Faces in {folder}"))
     table = table[table["list"] != "val"]

@@ -48,26 +48,20 @@ class Photo:
 def list_photos(
     labels: str | None, input_dir: Path, output_dir: Path, margin: float
 ) -> tuple[list[Photo], list[str], FoundImages]:
-    """List the photos of a label table (see `read_photos`), or all below a folder, with what else is there."""
-    if labels is None:
-        photos, found = find_photos(input_dir, output_dir)
-        return photos, [], found
-    return *read_photos(labels, input_dir, margin), FoundImages(input_dir)
-
-
-def find_photos(input_dir: Path, output_dir: Path) -> tuple[list[Photo], FoundImages]:
-    """List the photos below `input_dir`, sorted by path, without those below an `output_dir` that lies inside it.
+    """List the photos of a label table, or all below `input_dir` (but not below `output_dir`), sorted by path.
 
     Returns:
-        The photos, and what else is there.
+        The photos; the names of those that the table labels twice and differently; what else is in the folder.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or see `read_photos`.
     """
+    if labels is not None:
+        return *read_photos(labels, input_dir, margin), FoundImages(input_dir)
     found = find_images(input_dir, exclude=output_dir)
     if not found.paths:
         raise UserError(f"no images found below {input_dir}" + "".join(f"; {note}" for note in found.notes()))
-    return [Photo(path.relative_to(input_dir).as_posix(), path) for path in found.paths], found
+    return [Photo(path.relative_to(input_dir).as_posix(), path) for path in found.paths], [], found
 
 
 def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo], list[str]]:
@@ -100,7 +94,6 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
 
 
 def _load(labels: str, input_dir: Path) -> pd.DataFrame:
-    """Columns `path` (absolute), `gender`, `age`, `split`, `margin`."""
     folder = os.path.abspath(input_dir)
     if labels.lower().endswith(".csv") or os.path.isfile(labels):
         table = read_csv(Path(labels).expanduser())
@@ -123,17 +116,11 @@ def _names(paths: pd.Series, input_dir: Path) -> list[str]:
 
 
 def read_filled_in(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read an earlier `faces.csv`, which may have been filled in by hand since.
-
-    Args:
-        path: The table; there may be none yet.
+    """Read an earlier `faces.csv`, if there is one; it may have been filled in by hand since.
 
     Returns:
         The labels, columns `gender`, `age`, `split`, `ethnicity`, and `age_min`, `age_max` where the table has them;
         and the columns that a user has added, as text. The index of both is the path of the crop below its folder.
-
-    Raises:
-        UserError: wrong cells in the table.
     """
     if not path.exists():
         return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"]), pd.DataFrame()
@@ -155,30 +142,21 @@ def faces_table(
 
     A label of the photo precedes what was filled in by hand, which precedes an empty cell.
 
-    Args:
-        records: Of those photos that are done, by name.
-        filled_in: See `read_filled_in`.
-        added: See `read_filled_in`.
-        margin: Of the crops.
-
     Returns:
         The columns of `faces.csv`, see `src.datasets.cropping`, then those of `added`; unknown cells are "".
     """
     rows = []
     old = filled_in.to_dict("index")
-    for photo in photos:
-        if photo.name not in records:
-            continue
+    for photo in (photo for photo in photos if photo.name in records):
         record = records[photo.name]
         for crop, box in zip(record.crops, record.boxes, strict=True):
             cells = old.get(crop, {})
-            labels = {name: _cell(number) for name, number in _merge_labels(photo.labels, cells).items()}
             texts = {
                 "ethnicity": photo.ethnicity or cells.get("ethnicity", ""),
                 "img_paths": crop,
                 "split": photo.split or cells.get("split") or content_split_without_test(record.sha256),
             }
-            rows.append({**labels, **texts, **dict(zip(BOX_COLUMNS, box, strict=True))})
+            rows.append(_merge_labels(photo.labels, cells) | texts | dict(zip(BOX_COLUMNS, box, strict=True)))
     optional = [*AGE_RANGE_COLUMNS, "ethnicity"]
     columns = ["genders", "ages", *optional, "img_paths", "split", "margin", *BOX_COLUMNS]
     table = pd.DataFrame(rows, dtype=object)  # not pandas' own strings: file names need not be valid UTF-8 on Linux
@@ -189,17 +167,13 @@ def faces_table(
     return pd.concat([table, added.reindex(table["img_paths"], fill_value="").reset_index(drop=True)], axis=1)
 
 
-def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, float]:
-    """Take gender and age, exact or as a range, each from the labels or, if unknown there, from what was filled in."""
+def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, str]:
+    """Write gender and age, exact or as a range, each from the labels or, if unknown there, from what was filled in."""
     merged: dict[str, float] = {}
     for names in (("gender",), AGES):
         source = filled_in if all(math.isnan(labels[name]) for name in names) else labels
         merged |= {name: source.get(name, math.nan) for name in names}
-    return merged
-
-
-def _cell(number: float) -> str:
-    return "" if math.isnan(number) else f"{number:.10g}"
+    return {name: "" if math.isnan(number) else f"{number:.10g}" for name, number in merged.items()}
 
 
 def not_used_table(records: dict[str, Record], unused: dict[str, tuple[str, object]]) -> pd.DataFrame:

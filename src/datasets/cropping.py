@@ -26,14 +26,7 @@ import pandas as pd
 
 from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, check_margin, warn_skipped
 from src.datasets.crop_journal import Journal, Record
-from src.datasets.crop_tables import (
-    LABELS,
-    Photo,
-    faces_table,
-    list_photos,
-    not_used_table,
-    read_filled_in,
-)
+from src.datasets.crop_tables import LABELS, Photo, faces_table, list_photos, not_used_table, read_filled_in
 from src.datasets.csv_table import write_csv
 from src.files import file_sha256, file_stamp, map_ahead
 from src.images import (

@@ -68,7 +68,15 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     cells = read_cells(path, lambda header: ("genders", _age_column(header), "img_paths"))
     require_cells(cells["img_paths"] != "", cells["img_paths"], path, "the path of an image")
-    table = pd.DataFrame({"path": cells["img_paths"], "gender": _genders(cells, path), "age": _ages(cells, path)})
+    genders = f"{FEMALE} (female), {MALE} (male) or empty (unknown)"
+    ages = f"an age from 0 to {MAX_YEARS} years or empty (unknown)"
+    table = pd.DataFrame(
+        {
+            "path": cells["img_paths"],
+            "gender": _numbers(cells, "genders", path, genders, lambda gender: gender.isin([FEMALE, MALE])),
+            "age": clip_age(_numbers(cells, "ages", path, ages, lambda age: age.between(0, MAX_YEARS))),
+        }
+    )
     if set(AGE_RANGE_COLUMNS) & set(cells):
         _add_ranges(table, cells, path)
     if "split" in cells:
@@ -115,7 +123,8 @@ def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -
     header = tuple(map(str.lower, _trimmed(lines.pop(min(lines, default=0), ()))))
     columns = required(header)
     if missing := [name for name in columns if name not in header]:
-        raise UserError(f"{path} must have the columns {','.join(columns)}, got {_shown(header)}: add {missing}")
+        received = ",".join(header)[:200] or "nothing"
+        raise UserError(f"{path} must have the columns {','.join(columns)}, got {received}: add {missing}")
     if len(set(header)) != len(header):
         raise UserError(f"{path} must have every column once, got {','.join(header)}")
     needed = max(header.index(name) for name in columns) + 1
@@ -137,7 +146,7 @@ def require_cells(valid: pd.Series, cells: pd.Series, path: Path, expected: str)
 
 def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     """Line number -> stripped cells, without empty lines and a line `sep=`."""
-    text = _decode(_read_bytes(path), path)
+    text = _read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     named = SEPARATOR_LINE.match(first)
     separator = named[1] if named else max(SEPARATORS, key=first.count)
@@ -152,16 +161,13 @@ def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     return lines
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} must be a CSV: {error.strerror}") from error
-
-
-def _decode(data: bytes, path: Path) -> str:
     for start, what in NO_TEXT.items():
         if data.startswith(start):
             raise UserError(f"{path} must be a CSV, got {what}")
@@ -191,39 +197,21 @@ def _trimmed(row: Sequence[str]) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _shown(header: Sequence[str]) -> str:
-    return ",".join(header)[:200] or "nothing"
-
-
 def _age_column(header: Sequence[str]) -> str:
     """Name the column that must tell ages."""
     return "age_min" if "ages" not in header and set(AGE_RANGE_COLUMNS) & set(header) else "ages"
 
 
-def _genders(cells: pd.DataFrame, path: Path) -> pd.Series:
-    expected = f"{FEMALE} (female), {MALE} (male) or empty (unknown)"
-    return _numbers(cells, "genders", path, expected, lambda genders: genders.isin([FEMALE, MALE]))
-
-
-def _ages(cells: pd.DataFrame, path: Path) -> pd.Series:
-    if "ages" not in cells:
-        return pd.Series(np.nan, cells.index)
-    expected = f"an age from 0 to {MAX_YEARS} years or empty (unknown)"
-    return clip_age(_numbers(cells, "ages", path, expected, lambda ages: ages.between(0, MAX_YEARS)))
-
-
 def _add_ranges(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
     """Add `age_min` and `age_max`; a range of one year becomes an age, a row with an age keeps no range."""
     expected = f"a whole number of years from 0 to {MAX_YEARS} or empty"
-    ends = [
+    first, last = (
         _numbers(cells, name, path, expected, lambda age: age.between(0, MAX_YEARS) & _is_whole(age))
-        if name in cells
-        else pd.Series(np.nan, cells.index)
         for name in AGE_RANGE_COLUMNS
-    ]
-    known = ends[0].notna() | ends[1].notna()
-    age_min = ends[0].fillna(0).clip(upper=MAX_AGE).where(known)
-    age_max = ends[1].fillna(MAX_AGE).clip(upper=MAX_AGE).where(known)
+    )
+    known = first.notna() | last.notna()
+    age_min = first.fillna(0).clip(upper=MAX_AGE).where(known)
+    age_max = last.fillna(MAX_AGE).clip(upper=MAX_AGE).where(known)
     require_cells(~(age_min > age_max), cells.get("age_min", age_min), path, "at most age_max")
     outside = (table["age"] < age_min) | (table["age"] >= age_max + 1)
     require_cells(~outside, cells.get("ages", age_min), path, "within age_min..age_max")
@@ -240,6 +228,9 @@ def _require_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None
 
 
 def _numbers(cells: pd.DataFrame, column: str, path: Path, expected: str, is_valid: Callable) -> pd.Series:
+    """Read a column of numbers; NaN where a cell is empty or there is no such column."""
+    if column not in cells:
+        return pd.Series(np.nan, cells.index)
     text = cells[column]
     unknown = text.str.lower().isin(["", "nan"])
     decimal = text.str.replace(DECIMAL_COMMA, r"\1.\2", regex=True)

@@ -46,10 +46,7 @@ def drop_missing(table: pd.DataFrame, what: str, advice: str = "give their folde
     Args:
         table: At least the column `path`.
         what: Whose images they are, for messages.
-        advice: What to do if all of them are missing.
-
-    Raises:
-        UserError: no file exists.
+        advice: What the `UserError` says to do if all of them are missing.
     """
     exists = np.fromiter(map(os.path.isfile, table["path"]), dtype=bool, count=len(table))
     missing = table.loc[~exists, "path"].tolist()
@@ -99,11 +96,7 @@ def hash_files(table: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def drop_copies(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop copies of an earlier file, and all copies whose labels disagree.
-
-    Args:
-        table: At least the columns `sha256`, `gender`, `age`.
-    """
+    """Drop copies (by `sha256`) of an earlier file, and all copies whose `gender` or `age` disagree."""
     age = table["age"].fillna(table["age_min"]) if "age_min" in table else table["age"]
     copies, contradicting = find_copies(table["sha256"], table["gender"], age)
     return table[~copies & ~contradicting]

@@ -78,35 +78,34 @@ def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
     return photo_taken.astype(np.float64) - birth_year - (birth_month >= 6)
 
 
-def apply_rules(arrays: dict[str, np.ndarray], ages: np.ndarray, min_score: float) -> pd.DataFrame:
-    """Mark which rules each row breaks: boolean columns, the keys of `RULES`. A NaN score breaks none."""
+def label_table(arrays: dict[str, np.ndarray], min_score: float) -> pd.DataFrame:
+    """Make a table of `load_arrays`' result, with all rows; see `read_imdb_wiki`. A NaN score breaks no rule."""
+    ages, genders = calculate_age(arrays["dob"], arrays["photo_taken"]), arrays["gender"].astype(np.float64)
     return pd.DataFrame(
         {
+            "img_paths": ["".join(cell.tolist()) for cell in arrays["full_path"]],
+            "genders": genders,
+            "ages": ages,
+            "photo_taken": arrays["photo_taken"],
+            "face_score": arrays["face_score"],
+            "second_face_score": arrays["second_face_score"],
             "low_score": arrays["face_score"] < min_score,
             "second_face": arrays["second_face_score"] > 0,
             "bad_age": ~((ages >= 0) & (ages <= MAX_AGE)),
-            "no_gender": np.isnan(arrays["gender"].astype(np.float64)),
+            "no_gender": np.isnan(genders),
         }
     )
 
 
-def clean(arrays: dict[str, np.ndarray], min_score: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the meta table (`genders`, `ages` as int64, `img_paths`) of rows that break no rule, and the rules."""
-    ages = calculate_age(arrays["dob"], arrays["photo_taken"])
-    rules = apply_rules(arrays, ages, min_score)
-    used = ~rules.to_numpy().any(axis=1)
-    table = pd.DataFrame(
-        {
-            "genders": arrays["gender"][used].astype(np.int64),
-            "ages": ages[used].astype(np.int64),
-            "img_paths": _strings(arrays["full_path"][used]),
-        }
-    )
-    return table, rules
+def is_used(labels: pd.DataFrame) -> pd.Series:
+    """Return a boolean mask of the rows that break no rule."""
+    return ~labels[list(RULES)].any(axis=1)
 
 
-def _strings(cells: np.ndarray) -> list[str]:
-    return ["".join(cell.tolist()) for cell in cells]
+def meta_table(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the used rows as they stand in a meta CSV: `genders` and `ages` as int64, `img_paths`."""
+    table = labels.loc[is_used(labels), ["genders", "ages", "img_paths"]]
+    return table.astype({"genders": np.int64, "ages": np.int64}).reset_index(drop=True)
 
 
 def read_imdb_wiki(path: Path, db: str, min_score: float = 1.0) -> pd.DataFrame:
@@ -120,21 +119,8 @@ def read_imdb_wiki(path: Path, db: str, min_score: float = 1.0) -> pd.DataFrame:
     Raises:
         UserError: as `load_arrays`.
     """
-    arrays = load_arrays(path, db)
-    ages = calculate_age(arrays["dob"], arrays["photo_taken"])
-    paths = pd.Series(_strings(arrays["full_path"]))
-    labels = pd.DataFrame(
-        {
-            "img_paths": paths,
-            "person": persons(paths, db),
-            "genders": arrays["gender"].astype(np.float64),
-            "ages": ages,
-            "photo_taken": arrays["photo_taken"],
-            "face_score": arrays["face_score"],
-            "second_face_score": arrays["second_face_score"],
-        }
-    )
-    return pd.concat([labels, apply_rules(arrays, ages, min_score)], axis=1)
+    labels = label_table(load_arrays(path, db), min_score)
+    return labels.assign(person=persons(labels["img_paths"], db))
 
 
 def persons(paths: pd.Series, db: str) -> pd.Series:
@@ -158,13 +144,14 @@ def create_db(db: str, min_score: float = 1.0, root: Path = ROOT, folder: Path |
         UserError: the `.mat` is missing or damaged, or no row is left.
     """
     source, output = (folder or root / "data" / f"{db}_crop") / f"{db}.mat", root / "meta" / f"{db}.csv"
-    table, rules = clean(load_arrays(source, db), min_score)
+    labels = label_table(load_arrays(source, db), min_score)
+    table = meta_table(labels)
     if table.empty:
         raise UserError(f"no row of {source} passes the rules: lower --min_score ({min_score:g})")
     write_csv(table, output)
-    counts = [f"{rules[rule].sum():9,} with {RULES[rule].format(min_score=min_score)}" for rule in RULES]
+    counts = [f"{labels[rule].sum():9,} with {RULES[rule].format(min_score=min_score)}" for rule in RULES]
     return [
-        f"{len(rules):9,} entries in {source}, not used (one entry can be so for several reasons):",
+        f"{len(labels):9,} entries in {source}, not used (one entry can be so for several reasons):",
         *counts,
         f"{len(table):9,} used, written to {output}",
     ]

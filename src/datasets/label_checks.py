@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from src.cli import UserError
-from src.datasets.imdb_wiki import RULES, read_imdb_wiki
+from src.datasets.imdb_wiki import RULES, is_used, read_imdb_wiki
 from src.images import ImageError, read_image
 from src.labels import FEMALE, GENDERS, MAX_AGE
 
@@ -25,21 +25,12 @@ PROBLEMS = ("age below 0", f"age above {MAX_AGE}", "one person, two genders", "o
 
 
 def read_databases(folder: Path, databases: Iterable[str], min_score: float) -> dict[str, pd.DataFrame]:
-    """Read the labels of the databases that exist in `folder` as `{db}_crop/{db}.mat`.
-
-    Raises:
-        UserError: None of them exists, or one is damaged.
-    """
+    """Read the labels of the databases that exist in `folder` as `{db}_crop/{db}.mat`, of which there must be one."""
     files = {db: folder / f"{db}_crop" / f"{db}.mat" for db in databases}
     present = {db: path for db, path in files.items() if path.is_file()}
     if not present:
         raise UserError(f"{' and '.join(map(str, files.values()))} not found: run `./download.sh`")
     return {db: read_imdb_wiki(path, db, min_score) for db, path in present.items()}
-
-
-def is_used(labels: pd.DataFrame) -> pd.Series:
-    """Return a boolean mask of the rows that break no rule."""
-    return ~labels[list(RULES)].any(axis=1)
 
 
 def count_rules(databases: dict[str, pd.DataFrame], min_score: float) -> pd.DataFrame:
@@ -117,11 +108,7 @@ def just_above(labels: pd.DataFrame, min_score: float, count: int) -> pd.DataFra
 
 
 def read_faces(rows: pd.DataFrame, folder: Path) -> tuple[list[np.ndarray | None], list[str]]:
-    """Read images (uint8 RGB; None where unreadable) and write captions such as `F 34, score 2.1`.
-
-    Args:
-        folder: The database's `{db}_crop`.
-    """
+    """Read images below `{db}_crop` (uint8 RGB; None: unreadable) and write captions such as `F 34, score 2.1`."""
     images = [_read_or_none(folder / path) for path in rows["img_paths"]]
     letters = rows["genders"].map({gender: name[0].upper() for gender, name in enumerate(GENDERS)}).fillna("?")
     captions = [

@@ -25,11 +25,7 @@ MAX_BYTES = 2**31 - 2**10
 
 
 def check_size(images: int, img_size: int) -> None:
-    """Require that so many images fit into one file.
-
-    Raises:
-        UserError: names the size that would fit.
-    """
+    """Raise `UserError`, which names the size that would fit, unless so many images fit into one file."""
     if img_size < 1:
         raise UserError(f"--img_size must be >= 1, got {img_size}")
     if images * img_size**2 * 3 > MAX_BYTES:
@@ -48,9 +44,6 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
         images: `(n, size, size, 3)` uint8 RGB.
         table: `(n)` rows, columns `genders` (0 female, 1 male), `ages`, `split`, `sha256`.
         db: Short name of the data set.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     from scipy.io import savemat  # here, so that other tables are read where it is not installed
 
@@ -100,7 +93,8 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
     table["age"] = clip_age(table["age"])
     table["path"] = [f"{path.absolute()}[{row}]" for row in range(len(table))]
     table["image"] = list(images)
-    table["split"] = _strings(content, "split", []) or [_split_of(image) for image in images]
+    hashes = (hashlib.sha256(image.tobytes()).hexdigest() for image in images)
+    table["split"] = _strings(content, "split", []) or [*map(content_split_without_test, hashes)]
     if not table["split"].isin(SPLITS).all():
         raise UserError(f"{path} must have the splits {', '.join(SPLITS)}, got others: make the file again")
     return table, db
@@ -109,7 +103,3 @@ def read_mat(path: Path) -> tuple[pd.DataFrame, str]:
 def _strings(content: dict, key: str, default: Sequence[str]) -> list[str]:
     """Return the strings under a key; the format pads them with blanks to one length."""
     return [str(text).strip() for text in as_text(content[key]).ravel()] if key in content else list(default)
-
-
-def _split_of(image: np.ndarray) -> str:
-    return content_split_without_test(hashlib.sha256(image.tobytes()).hexdigest())

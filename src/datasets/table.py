@@ -36,7 +36,7 @@ from src.datasets.image_files import drop_missing, locate, warn_repeated
 from src.datasets.mat_table import read_mat
 from src.datasets.splits import content_split_without_test, person_split
 from src.files import file_sha256, map_threads
-from src.images import BOX_COLUMNS
+from src.images import BOX_COLUMNS, Box
 from src.labels import AGE_RANGE_COLUMNS
 
 HOMES = {
@@ -136,6 +136,14 @@ def require_margin(table: pd.DataFrame, margin: float, name: str) -> None:
             f"{name} must be in 0..{smallest:g}, the margin of face crops such as {example}, got {margin:g};"
             " crop_faces.py cuts photos with a larger margin"
         )
+
+
+def face_boxes(table: pd.DataFrame) -> list[Box | None]:
+    """Return the face in pixels of each image; None where the table does not say."""
+    if BOX_COLUMNS[0] not in table:
+        return [None] * len(table)
+    rows = table[BOX_COLUMNS].itertuples(index=False, name=None)
+    return [None if np.isnan(row[0]) else (int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 def _load_one(db: str, image_dir: PathLike | None, target: str, split: str, only: str | None = None) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 
-from src.cli import ROOT, JobError, UserError, shell_command
+from src.cli import ROOT, JobError, UserError, printable, shell_command
 from src.datasets.csv_table import write_csv
 from src.datasets.image_files import find_copies
 from src.datasets.mat_table import check_size, write_mat
@@ -69,7 +69,7 @@ def scan(folder: Path) -> pd.DataFrame:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} must be the folder of UTKFace's images, got no folder")
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and "/." not in f"/{p.relative_to(folder).as_posix()}")
     frame = pd.DataFrame({"img_paths": [path.relative_to(folder).as_posix() for path in paths]}, dtype=object)
     labels = [parse_name(path.name) or (np.nan, np.nan) for path in paths]
     frame[["ages", "genders"]] = np.array(labels, dtype=np.float64).reshape(-1, 2)
@@ -80,14 +80,6 @@ def scan(folder: Path) -> pd.DataFrame:
     left = frame.index[frame["rule"] == ""]
     frame["sha256"] = pd.Series(map_threads(file_sha256, [paths[i] for i in left], "hash"), left, dtype=object)
     frame.loc[left[frame.loc[left, "sha256"].isna()], "rule"] = "unreadable"
-    return _mark_copies(frame)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _mark_copies(frame: pd.DataFrame) -> pd.DataFrame:
     rows = frame[frame["rule"] == ""]
     copies, contradicting = find_copies(rows["sha256"], rows["genders"], rows["ages"])
     frame.loc[rows.index[copies], "rule"] = "copy"
@@ -170,11 +162,6 @@ def report(frame: pd.DataFrame) -> list[str]:
     lines += [f"{-counts.get(rule, 0):9,} {text}" for rule, text in RULES.items()]
     shares = ", ".join(f"{splits.get(split, 0):,} {split}" for split in SPLITS)
     return [*lines, f"{counts.get('', 0):9,} used: {shares}"]
-
-
-def printable(path: str) -> str:
-    """Escape what no terminal can print (bytes that are no UTF-8, line breaks) in a path."""
-    return path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
 
 
 def how_to_use(folder: Path, output: Path) -> list[str]:

@@ -16,8 +16,6 @@ from src.evaluation.report import format_appa_real, format_report, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
 from src.inference import Estimator
 
-ALL = "all"
-FACE_ENDING = "_face.jpg"
 COMPARED = ("images", "mae", "group_accuracy", "gender_accuracy")
 """Metrics that are compared between detected faces and the table's own crops."""
 
@@ -71,10 +69,7 @@ def evaluate(
 
 
 def evaluate_appa_real(
-    estimator: Estimator,
-    folder: Path | None = None,
-    split: str = "valid",
-    output_dir: Path | None = None,
+    estimator: Estimator, folder: Path | None = None, split: str = "valid", output_dir: Path | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Evaluate weights on one split of APPA-REAL, against the apparent and the real age.
 
@@ -101,13 +96,17 @@ def evaluate_appa_real(
     with_image = table["path"].map(os.path.isfile)
     outcome = predict_table(estimator, table[with_image])
     rows = outcome.predictions
-    counts = {"rows_without_image": table.loc[~with_image, "file_name"].tolist()}
-    counts["images_without_row"] = _unlisted(folder / split, table["path"])
+    faces = {path.name for path in (folder / split).glob("*_face.jpg")}
+    unmatched = {
+        "rows_without_image": table.loc[~with_image, "file_name"].tolist(),
+        "images_without_row": sorted(faces - {Path(path).name for path in table["path"]}),
+    }
     report = {"model": estimator.describe(), "data": f"APPA-REAL, {split}", **summarise_appa_real(rows)}
-    report = to_plain(report | counts | skipped_images(outcome))
+    report = to_plain(report | unmatched | skipped_images(outcome))
     lines = format_appa_real(report)
     if output_dir:
-        write_files(output_dir, lines, report, appa_real_columns(rows))
+        predictions = rows[["file_name", "predicted_age", "apparent_age", "real_age"]].round({"predicted_age": 2})
+        write_files(output_dir, lines, report, predictions.rename(columns={"apparent_age": "apparent_age_avg"}))
         names = {"apparent age": "apparent_age", "real age": "real_age"}
         save_plots(output_dir, {what: (rows[name], rows["predicted_age"]) for what, name in names.items()})
     return report, lines
@@ -129,31 +128,9 @@ def summarise_appa_real(rows: pd.DataFrame) -> dict[str, Any]:
     return report | {"tables": tables}
 
 
-def appa_real_columns(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the `predictions.csv` of an evaluation on APPA-REAL."""
-    return pd.DataFrame(
-        {
-            "file_name": rows["file_name"],
-            "predicted_age": rows["predicted_age"].round(2),
-            "apparent_age_avg": rows["apparent_age"],
-            "real_age": rows["real_age"],
-        }
-    )
-
-
-def _unlisted(folder: Path, paths: pd.Series) -> list[str]:
-    """Faces in a split's folder that no row names."""
-    faces = {path.name for path in folder.glob(f"*{FACE_ENDING}")}
-    return sorted(faces - {Path(path).name for path in paths})
-
-
 def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
-    """Select the rows of one split, or all of them.
-
-    Raises:
-        UserError: no row has this split.
-    """
-    if split == ALL:
+    """Select the rows of one split, of which there must be some, or with "all" those of all splits."""
+    if split == "all":
         return table
     if not (table["split"] == split).any():
         sizes = ", ".join(f"{name} ({count:,})" for name, count in table["split"].value_counts(sort=False).items())
@@ -162,13 +139,8 @@ def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
 
 
 def require_labels(table: pd.DataFrame, what: str) -> None:
-    """Require a known age, range of ages or gender in any row.
-
-    Raises:
-        UserError: no row has one.
-    """
-    known = [name for name in ("age", "age_min", "gender") if name in table and table[name].notna().any()]
-    if not known:
+    """Raise `UserError` unless any row has a known age, range of ages or gender."""
+    if not any(name in table and table[name].notna().any() for name in ("age", "age_min", "gender")):
         raise UserError(f"none of the {len(table):,} rows of {what} has a known age or gender: fill in some")
 
 

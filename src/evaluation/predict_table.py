@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from src.cli import JobError, Progress, UserError
-from src.datasets import require_margin
+from src.datasets import face_boxes, require_margin
 from src.files import map_ahead
 from src.images import (
-    BOX_COLUMNS,
     Box,
     ImageError,
     crop_to_margin,
@@ -97,21 +96,13 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
         detector = FaceDetector()
 
     images = table["image"] if "image" in table else [None] * len(table)
-    rows = zip(table["path"], table["margin"], images, _boxes(table), searched, strict=True)
+    rows = zip(table["path"], table["margin"], images, face_boxes(table), searched, strict=True)
     faces = map_ahead(lambda row: _prepare_face(*row, estimator.info, detector), rows)
     progress = Progress(faces, len(table), "images", "estimate")
     outcome = _collect(estimator, table, progress)
     if outcome.predictions.empty:
         raise JobError(_nothing_left(outcome, len(table)))
     return outcome
-
-
-def _boxes(table: pd.DataFrame) -> list[Box | None]:
-    """Return where the face is in each image; None where the table does not say."""
-    if BOX_COLUMNS[0] not in table:
-        return [None] * len(table)
-    rows = table[BOX_COLUMNS].itertuples(index=False, name=None)
-    return [None if np.isnan(row[0]) else (int(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
 
 def _prepare_face(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from src.datasets import write_csv
 from src.files import write_whole
 
 MAX_NAMED = 10
@@ -149,5 +150,4 @@ def write_files(folder: Path, lines: list[str], report: dict[str, Any], predicti
     text = json.dumps(report, indent=1, ensure_ascii=True, allow_nan=False)
     with write_whole(folder / "report.json") as part:
         part.write_text(text + "\n", encoding="utf-8")
-    with write_whole(folder / "predictions.csv") as part:
-        predictions.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", errors="surrogateescape")
+    write_csv(predictions, folder / "predictions.csv")

@@ -1,5 +1,6 @@
 """The metrics of an evaluation as plain data."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,7 @@ def skipped_images(outcome: Outcome) -> dict[str, Any]:
 def group_tables(rows: pd.DataFrame, groups: AgeGroups) -> dict[str, pd.DataFrame]:
     """Tabulate metrics by age group, gender and, where the table knows it, ethnicity; without empty tables."""
     ethnicity = rows["ethnicity"] if "ethnicity" in rows else pd.Series("", rows.index)
-    counts = ethnicity[ethnicity != ""].value_counts(sort=False)
-    ethnicities = sorted(counts.index, key=lambda name: -counts[name])
+    ethnicities = [name for name, _ in Counter(ethnicity[ethnicity != ""]).most_common()]
     groupings = {
         "age group": (rows["age_group"], groups.names),
         "gender": (rows["gender"].fillna(-1).astype(int), GENDERS),
