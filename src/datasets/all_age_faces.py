@@ -27,22 +27,22 @@ def load_train(folder: Path) -> pd.DataFrame:
     Files with equal bytes count once, and not at all where they also stand in `val.txt` or have contradicting labels.
     Raise `UserError` if there are no such images in `folder`.
     """
-    table = drop_copies(hash_files(_listed(folder), f"All-Age-Faces in {folder}"))
+    table = _load_distinct(folder)
     table = table[table["list"] != "val"]
     return table.assign(split=table["sha256"].map(content_split)).drop(columns=["list", "sha256"])
 
 
 def load_val(folder: Path) -> pd.DataFrame:
     """Load the images of `val.txt`, all of them in the split `test`; else as `load_train`."""
-    table = drop_copies(hash_files(_listed(folder), f"All-Age-Faces in {folder}"))
+    table = _load_distinct(folder)
     table = table[table["list"] == "val"]
     if table.empty:
         raise UserError(f"no images of the list {folder / 'image sets' / 'val.txt'} found")
     return table.assign(split="test").drop(columns=["list", "sha256"])
 
 
-def _listed(folder: Path) -> pd.DataFrame:
-    """Columns `path`, `gender`, `age`, `margin`, `list` of all images that stand in a list, `val` first."""
+def _load_distinct(folder: Path) -> pd.DataFrame:
+    """Columns `path`, `gender`, `age`, `margin`, `list`, `sha256` of all images that stand in a list, `val` first."""
     images = folder / "original images"
     lists = [_read_list(folder, name) for name in ("val", "train")]
     if all(rows.empty for rows in lists) and images.is_dir():
@@ -57,7 +57,8 @@ def _listed(folder: Path) -> pd.DataFrame:
     ages = [AGE_IN_NAME.search(name) for name in table["name"]]
     table["age"] = clip_age(np.array([float(match[1]) if match else np.nan for match in ages]))
     table["path"] = [str(images / name) for name in table["name"]]
-    return table.assign(margin=np.nan)[["path", "gender", "age", "margin", "list"]]
+    table = table.assign(margin=np.nan).drop(columns="name")
+    return drop_copies(hash_files(table, f"All-Age-Faces in {folder}"))
 
 
 def _read_list(folder: Path, name: str) -> pd.DataFrame:

@@ -19,27 +19,16 @@ FILE_NAME = "crop_faces.jsonl"
 
 @dataclass(frozen=True)
 class Record:
-    """One photo that could be read.
+    """One photo that could be read."""
 
-    Attributes:
-        name: Path below the folder of photos, with `/`.
-        stamp: `file_stamp` when it was read.
-        labelled: Whether it had a label, which decides what several faces mean.
-        sha256: Of the photo's bytes, hexadecimal.
-        stem: Its crops are `{stem}_0.jpg`, `{stem}_1.jpg`, ... below the folder of crops.
-        boxes: The face box inside each crop, `[left, top, right, bottom]` in pixels of the crop.
-        faces: How many faces were found.
-        reason: Why there is no crop, or "".
-    """
-
-    name: str
-    stamp: Sequence[int]
-    labelled: bool
-    sha256: str
-    stem: str
-    boxes: list[list[int]]
-    faces: int
-    reason: str = ""
+    name: str  # path below the folder of photos, with `/`
+    stamp: Sequence[int]  # `file_stamp` when it was read
+    labelled: bool  # whether it had a label, which decides what several faces mean
+    sha256: str  # of the photo's bytes, hexadecimal
+    stem: str  # its crops are `{stem}_0.jpg`, `{stem}_1.jpg`, ... below the folder of crops
+    boxes: list[list[int]]  # the face box inside each crop, `[left, top, right, bottom]` in pixels of the crop
+    faces: int  # how many were found
+    reason: str = ""  # why there is no crop
 
     @property
     def crops(self) -> list[str]:

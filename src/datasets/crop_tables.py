@@ -79,7 +79,11 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
     """
     table = _load(labels, input_dir)
     require_margin(table, margin, "--margin")
-    table["name"] = text_column(_names(table["path"], input_dir))
+    folder = Path(os.path.abspath(input_dir))
+    try:
+        table["name"] = text_column(Path(path).relative_to(folder).as_posix() for path in table["path"])
+    except ValueError as error:
+        raise UserError(f"the images must be below {folder}, got another: {error}") from error
     if not any(map(os.path.isfile, table["path"])):
         received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"
         raise UserError(
@@ -105,14 +109,6 @@ def _load(labels: str, input_dir: Path) -> pd.DataFrame:
         return load_table(labels, image_dir=folder)
     except UserError as error:
         raise UserError(str(error).replace("data.image_dir", "-i")) from error
-
-
-def _names(paths: pd.Series, input_dir: Path) -> list[str]:
-    folder = Path(os.path.abspath(input_dir))
-    try:
-        return [Path(path).relative_to(folder).as_posix() for path in paths]
-    except ValueError as error:
-        raise UserError(f"the images must be below {folder}, got another: {error}") from error
 
 
 def read_filled_in(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

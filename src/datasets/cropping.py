@@ -41,8 +41,7 @@ from src.images import (
 )
 
 FACES, NOT_USED = "faces.csv", "not_used.csv"
-NO_FACE, SEVERAL, NO_MAIN_FACE = "no face", "several faces", "several faces, none clearly the main one"
-UNREADABLE, CONTRADICTING = "unreadable", "labelled twice, differently"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def crop_folder(
     settings = settings or CropSettings()
     _check(input_dir, output_dir, settings)
     photos, contradicting, found = list_photos(labels, input_dir, output_dir, settings.margin)
-    unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, (CONTRADICTING, ""))
+    unused: dict[str, tuple[str, object]] = dict.fromkeys(contradicting, ("labelled twice, differently", ""))
     failed = dict(found.unreadable)
     unused |= {name: (f"{UNREADABLE}: {reason}", "") for name, reason in failed.items()}
     journal = Journal(output_dir, {"input": str(input_dir.resolve()), **asdict(settings)})
@@ -124,12 +123,12 @@ def choose_faces(boxes: Sequence[Box], size: tuple[int, int], main_face: bool, o
         The boxes, and why there are none or "".
     """
     if not boxes:
-        return [], NO_FACE
+        return [], "no face"
     if len(boxes) > 1 and main_face:
         main = find_main_face(boxes, size)
-        return ([main], "") if main else ([], NO_MAIN_FACE)
+        return ([main], "") if main else ([], "several faces, none clearly the main one")
     if len(boxes) > 1 and one:
-        return [], SEVERAL
+        return [], "several faces"
     return list(boxes), ""
 
 
@@ -217,11 +216,7 @@ def _current_records(photos: list[Photo], journal: Journal, unused: dict) -> dic
 def _crop_all(
     photos: list[Photo], journal: Journal, settings: CropSettings
 ) -> Iterator[tuple[Photo, Record | ImageError]]:
-    """Crop on all cores, in order; OpenCV and dlib release the interpreter lock.
-
-    Yields:
-        A photo with its record, or with the error why there is none.
-    """
+    """Yield each photo with its record or error, in order, cropped on all cores (OpenCV and dlib release the lock)."""
     detector = FaceDetector(threshold=settings.threshold, profiles=settings.profiles)
     stems = journal.choose_stems(photo.name for photo in photos)
 

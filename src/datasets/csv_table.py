@@ -30,10 +30,8 @@ KNOWN_COLUMNS = frozenset([*COLUMNS, *AGE_RANGE_COLUMNS, "split", "margin", "eth
 MAX_YEARS = 150
 """A larger number in a column of ages is a mistake (a year of birth, say) and no age above 100."""
 
-SEPARATORS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)', re.IGNORECASE)
 """What Excel writes and reads as the first line to name the separator."""
-DECIMAL_COMMA = re.compile(r"(-?\d+),(\d+)")
 NO_TEXT = {
     b"PK\x03\x04": "a spreadsheet workbook (.xlsx, .ods) or another zip archive: export it as CSV (UTF-8)",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook (.xls): export it as CSV (UTF-8)",
@@ -110,7 +108,6 @@ def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -
     or without a byte order mark, UTF-16; empty columns at the end, also where only some lines have them.
 
     Args:
-        path: The file.
         required: Names the columns that must be there, given the header.
 
     Returns:
@@ -149,7 +146,7 @@ def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     text = _read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     named = SEPARATOR_LINE.match(first)
-    separator = named[1] if named else max(SEPARATORS, key=first.count)
+    separator = named[1] if named else max(",;\t|", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         rows = ((reader.line_num, tuple(map(str.strip, row))) for row in reader)
@@ -233,7 +230,7 @@ def _numbers(cells: pd.DataFrame, column: str, path: Path, expected: str, is_val
         return pd.Series(np.nan, cells.index)
     text = cells[column]
     unknown = text.str.lower().isin(["", "nan"])
-    decimal = text.str.replace(DECIMAL_COMMA, r"\1.\2", regex=True)
+    decimal = text.str.replace(r"(-?\d+),(\d+)", r"\1.\2", regex=True)  # decimal commas
     numbers = pd.to_numeric(decimal.where(~unknown), errors="coerce").astype(np.float64)
     require_cells(unknown | is_valid(numbers), text, path, expected)
     return numbers

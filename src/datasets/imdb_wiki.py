@@ -20,8 +20,6 @@ FIELDS = ("dob", "photo_taken", "gender", "face_score", "second_face_score", "fu
 
 FIRST_DAY = 367
 """MATLAB's serial day of 1 January of year 1; smaller ones are no dates."""
-EPOCH_DAY = 719529
-"""MATLAB's serial day of 1 January 1970."""
 
 # The rules by which a row is dropped, each a boolean column of `read_imdb_wiki`'s result.
 RULES = {
@@ -73,7 +71,8 @@ def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
         `(n,)` float64: `photo_taken` less the year of birth, less 1 for those who are born in July or later.
     """
     days = np.where(np.isfinite(dob) & (dob >= FIRST_DAY), dob, FIRST_DAY).astype(np.int64)
-    months = (days - EPOCH_DAY).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)  # since January 1970
+    dates = (days - 719529).astype("datetime64[D]")  # since 1 January 1970
+    months = dates.astype("datetime64[M]").astype(np.int64)
     birth_year, birth_month = 1970 + months // 12, months % 12
     return photo_taken.astype(np.float64) - birth_year - (birth_month >= 6)
 

@@ -131,11 +131,7 @@ GENDER_COLORS = dict(zip(GENDERS, (ORANGE, BLUE), strict=True))
 
 
 def plot_age_histograms(ages: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """Plot ages by gender, one panel per database.
-
-    Args:
-        ages: database -> gender (a name of `labels.GENDERS`) -> ages in years.
-    """
+    """Plot database -> gender (a name of `labels.GENDERS`) -> ages in years, one panel per database."""
     figure, panels = new_figure(3.5 * len(ages), 2.1, columns=len(ages))
     for axes, (database, by_gender) in zip(panels, ages.items(), strict=True):
         labels = [f"{gender} ({len(np.asarray(values)):,})" for gender, values in by_gender.items()]
@@ -182,12 +178,7 @@ def plot_images_per_person(counts: ArrayLike, database: str) -> Figure:
 
 
 def plot_faces(images: Sequence[np.ndarray | None], labels: Sequence[str], title: str, columns: int = 6) -> Figure:
-    """Plot a grid of images with a label above each.
-
-    Args:
-        images: uint8 RGB `(height, width, 3)`; None where an image could not be read.
-        labels: One per image.
-    """
+    """Plot a grid of images, uint8 RGB `(height, width, 3)` or None (could not be read), with a label above each."""
     columns = max(min(columns, len(images)), 1)
     rows = max(-(-len(images) // columns), 1)
     figure, grid = new_figure(0.95 * columns, 1.2 * rows + 0.25, rows=rows, columns=columns)

@@ -40,7 +40,6 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
     """Write a table with its images; the file appears whole or not at all.
 
     Args:
-        path: File to write.
         images: `(n, size, size, 3)` uint8 RGB.
         table: `(n)` rows, columns `genders` (0 female, 1 male), `ages`, `split`, `sha256`.
         db: Short name of the data set.

@@ -15,7 +15,6 @@ def load_mat(path: Path, *names: str) -> dict:
     """Read variables of a `.mat`.
 
     Args:
-        path: The file.
         names: The variables, by default all of them; `struct/field` for a field of a struct.
 
     Returns:

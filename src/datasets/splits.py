@@ -15,8 +15,7 @@ SPLITS = ("train", "val", "test")
 def content_split(sha256: str) -> str:
     """Return `train`, `val` or `test` for an image: 0 of ten is test, 1 validation, 2 to 9 train.
 
-    Args:
-        sha256: Hexadecimal SHA-256 of the file's bytes; its first 8 digits, as an integer, mod 10 decide.
+    The first 8 digits of the hexadecimal SHA-256 of the file's bytes, as an integer, mod 10 decide.
     """
     return {0: "test", 1: "val"}.get(_decimal(sha256), "train")
 
@@ -27,11 +26,7 @@ def content_split_without_test(sha256: str) -> str:
 
 
 def person_split(persons: Iterable[str]) -> np.ndarray:
-    """Split 90/10 by person: the SHA-256 of the person's identifier decides as for images, 1 of ten is `val`.
-
-    Returns:
-        `(n,)` array of `train` and `val`; equal persons get equal splits.
-    """
+    """Split 90/10 by person, `(n,)`: the SHA-256 of the identifier decides as for images, 1 of ten is `val`."""
     codes, names = pd.factorize(np.asarray(persons, dtype=object))
     splits = [content_split_without_test(hashlib.sha256(name.encode()).hexdigest()) for name in names]
     return np.array(splits, dtype=object)[codes]

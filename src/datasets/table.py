@@ -51,10 +51,7 @@ HOMES = {
 }
 """Where the images of a named table lie, unless the user says otherwise."""
 NAMES = tuple(HOMES)
-SPLIT_WAYS = ("person", "random")
 COLUMNS = ["path", "gender", "age", "margin", "split"]
-OPTIONAL_COLUMNS = [*AGE_RANGE_COLUMNS, "ethnicity", *BOX_COLUMNS]
-"""Columns that a user's CSV may add."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +85,7 @@ def load_table(
         UserError: an unknown name, a table or all of its images missing, or wrong cells in it.
     """
     _require_choice("data.target", target, appa_real.TARGETS)
-    _require_choice("data.split", split, SPLIT_WAYS)
+    _require_choice("data.split", split, ("person", "random"))
     dbs = [os.fspath(name) for name in ([db] if isinstance(db, PathLike) else db)]
     folders = [image_dir] * len(dbs) if image_dir is None or isinstance(image_dir, PathLike) else list(image_dir)
     if not dbs or len(folders) != len(dbs):
@@ -230,7 +227,8 @@ def _load_csv(csv: Path, image_dir: Path, margin: float | None = None) -> pd.Dat
     unknown = table["split"] == ""
     hashes = map_threads(file_sha256, table.loc[unknown, "path"].tolist(), "hash")
     table.loc[unknown, "split"] = [content_split_without_test(sha256) if sha256 else "train" for sha256 in hashes]
-    return table[[*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in table)]]
+    optional = [*AGE_RANGE_COLUMNS, "ethnicity", *BOX_COLUMNS]
+    return table[[*COLUMNS, *(column for column in optional if column in table)]]
 
 
 def text_column(values: Iterable[str]) -> pd.Series:

@@ -11,11 +11,9 @@ from src.labels import AGE_GROUPS, MAX_AGE
 
 @dataclass(frozen=True)
 class AgeGroups:
-    """Groups of whole years.
+    """Groups of whole years, each with its first and last, both inclusive, in ascending order.
 
-    Attributes:
-        ranges: First and last year of each group, both inclusive, in ascending order; years between two groups may
-            belong to none. A last year of 100 is an open end.
+    Years between two groups may belong to none. A last year of 100 is an open end.
     """
 
     ranges: tuple[tuple[int, int], ...]
@@ -33,11 +31,9 @@ class AgeGroups:
         return np.where(ages >= 0, np.searchsorted(borders, ages, side="right"), -1)
 
     def containing(self, first: ArrayLike, last: ArrayLike) -> np.ndarray:
-        """Return the index of the group that holds all years of each range, -1 where none does.
+        """Return the index of the group that holds all years of each range, -1 where none does or it is unknown (NaN).
 
-        Args:
-            first: First years; NaN (unknown) is in no group.
-            last: Last years, inclusive; for an exact age the same as `first`.
+        `last` is inclusive, for an exact age the same as `first`.
         """
         first, last = np.asarray(first, dtype=np.float64), np.asarray(last, dtype=np.float64)
         firsts, lasts = np.array(self.ranges, dtype=np.float64).T

@@ -8,16 +8,12 @@ import pandas as pd
 
 from src import datasets
 from src.cli import ROOT, UserError
-from src.datasets import load_table
 from src.evaluation import metrics, plots
 from src.evaluation.age_groups import FAIRFACE
 from src.evaluation.predict_table import predict_table
 from src.evaluation.report import format_appa_real, format_report, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
 from src.inference import Estimator
-
-COMPARED = ("images", "mae", "group_accuracy", "gender_accuracy")
-"""Metrics that are compared between detected faces and the table's own crops."""
 
 
 def evaluate(
@@ -48,7 +44,7 @@ def evaluate(
         JobError: no image got a prediction.
         OSError: the output cannot be written.
     """
-    table = select_split(load_table(db, image_dir, only=split), split, db)
+    table = select_split(datasets.load_table(db, image_dir, only=split), split, db)
     require_labels(table, f"{db}, {split}")
     if output_dir:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +54,8 @@ def evaluate(
     cut = table["margin"].loc[outcome.predictions.index].notna()
     if detect and cut.any():
         same = summarise(predict_table(estimator, table.loc[cut.index[cut]]))
-        report["as_cut_by_the_table"] = {name: same[name] for name in COMPARED}
+        compared = ("images", "mae", "group_accuracy", "gender_accuracy")
+        report["as_cut_by_the_table"] = {name: same[name] for name in compared}
         lines.append(describe_cuts(report["as_cut_by_the_table"]))
     if output_dir:
         write_files(output_dir, lines, report, prediction_columns(outcome.predictions))
@@ -145,7 +142,7 @@ def require_labels(table: pd.DataFrame, what: str) -> None:
 
 
 def describe_cuts(same: dict[str, float | None]) -> str:
-    """Describe in one line the metrics (`COMPARED`) of the images with a detected face, without detecting it."""
+    """Describe in one line the metrics of the images with a detected face, without detecting it."""
     forms = {"mae": "MAE {:.2f} years", "group_accuracy": "exact age group {:.3f}"}
     forms["gender_accuracy"] = "gender accuracy {:.3f}"
     known = [form.format(same[name]) for name, form in forms.items() if same[name] is not None]

@@ -123,10 +123,11 @@ def table_by_group(predictions: pd.DataFrame, groups: ArrayLike, names: Sequence
     groups = np.asarray(groups)
     parts = [(name, groups == index) for index, name in enumerate(names)] + [("all", groups >= 0)]
     parts = [(name, predictions[chosen]) for name, chosen in parts if chosen.any()]
-    return pd.DataFrame([{"group": name, "n": len(rows)} | _metrics(rows) for name, rows in parts])
+    return pd.DataFrame([{"group": name, "n": len(rows)} | of_rows(rows) for name, rows in parts])
 
 
-def _metrics(rows: pd.DataFrame) -> dict[str, float]:
+def of_rows(rows: pd.DataFrame) -> dict[str, float]:
+    """Compute the metrics of a row of `table_by_group`."""
     true, predicted = rows["age"], rows["predicted_age"]
     true_group = rows["age_group"] if "age_group" in rows else np.full(len(rows), -1)
     predicted_group = rows["predicted_group"] if "age_group" in rows else true_group

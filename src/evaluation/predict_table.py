@@ -17,6 +17,7 @@ from src.datasets import face_boxes, require_margin
 from src.files import map_ahead
 from src.images import (
     Box,
+    FaceDetector,
     ImageError,
     crop_to_margin,
     cut_faces,
@@ -38,31 +39,22 @@ class Skipped(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The model's input `(img_size, img_size, 3)`, None where no face was found; and what the detector did.
+    """The model's input, and what the detector did."""
 
-    `boxes` is their number, NaN where it did not run; `overlap` is that of the chosen box with the face that the table
-    knows of (intersection over union, 0 where no face was found), NaN where the table knows of none.
-    """
-
-    face: np.ndarray | None
-    boxes: float = math.nan
+    face: np.ndarray | None  # `(img_size, img_size, 3)`, None where no face was found
+    boxes: float = math.nan  # how many the detector found, NaN where it did not run
+    # Intersection over union of the chosen box (0 for none) and the face that the table knows of; NaN: it knows none.
     overlap: float = math.nan
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out for a table.
+    """What came out for a table."""
 
-    Attributes:
-        predictions: See the header of this module; the table's order.
-        skipped: Images that could not be read, or whose face box lies outside.
-        faceless: Images in which no face was found.
-        detections: One row per image in which faces were searched for, `boxes` and `overlap` (float64), see `Prepared`.
-    """
-
-    predictions: pd.DataFrame
-    skipped: list[Skipped]
-    faceless: list[str]
+    predictions: pd.DataFrame  # see the header of this module; the table's order
+    skipped: list[Skipped]  # images that could not be read, or whose face box lies outside
+    faceless: list[str]  # images in which no face was found
+    # One row per image in which faces were searched for: `boxes` and `overlap` (float64), see `Prepared`.
     detections: pd.DataFrame
 
 
@@ -91,10 +83,7 @@ def predict_table(estimator: Estimator, table: pd.DataFrame, detector: Any = Non
     searched = table["margin"].isna() | detect
     require_margin(table[~searched], estimator.info.margin, "the margin of the weights")
     if detector is None and searched.any():
-        from src.images import FaceDetector
-
         detector = FaceDetector()
-
     images = table["image"] if "image" in table else [None] * len(table)
     rows = zip(table["path"], table["margin"], images, face_boxes(table), searched, strict=True)
     faces = map_ahead(lambda row: _prepare_face(*row, estimator.info, detector), rows)
@@ -111,16 +100,12 @@ def _prepare_face(
     try:
         if not isinstance(image, np.ndarray):
             image = read_image(path)
-        return _cut_input(image, margin, box, searched, info, detector)
+        if not searched:
+            return Prepared(resize(crop_to_margin(image, margin, info.margin, box), info.img_size, info.resize))
+        known = None if np.isnan(margin) else face_region(image.shape[:2], margin, 0, box)
     except ImageError as error:
         return Skipped(path, str(error))
-
-
-def _cut_input(image: np.ndarray, margin: float, box: Box | None, searched: bool, info: Any, detector: Any) -> Prepared:
-    if not searched:
-        return Prepared(resize(crop_to_margin(image, margin, info.margin, box), info.img_size, info.resize))
     boxes = [face.box for face in detector.detect(image)]
-    known = None if np.isnan(margin) else face_region(image.shape[:2], margin, 0, box)
     if not boxes:
         return Prepared(None, 0, math.nan if known is None else 0.0)
     found = find_main_face(boxes, image.shape[:2]) or boxes[0]

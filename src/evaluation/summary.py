@@ -12,9 +12,6 @@ from src.evaluation.predict_table import Outcome
 from src.labels import GENDERS
 
 YOUNG_CHILD_BELOW = 10
-GROWN_FROM = 20
-MIN_OVERLAP = 0.5
-"""Intersection over union with the table's face from which a box is on the face."""
 
 
 def summarise(outcome: Outcome) -> dict[str, Any]:
@@ -26,8 +23,12 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
         rows), `confusion`, `worst_ethnicity`, `detection`, `skipped` and `faceless`.
     """
     groups = choose_groups(outcome.predictions)
-    rows = with_groups(outcome.predictions, groups)
-    report = {"images": len(rows)} | age_metrics(rows) | group_metrics(rows, groups) | gender_metrics(rows)
+    true_groups = groups.containing(*label_range(outcome.predictions))
+    predicted_groups = groups.nearest(outcome.predictions["predicted_age"])
+    rows = outcome.predictions.assign(age_group=true_groups, predicted_group=predicted_groups)
+    report = {"images": len(rows)} | count_labels(rows) | metrics.of_rows(rows) | metrics_of_some(rows)
+    matrix = metrics.confusion_matrix(true_groups, predicted_groups, len(groups.ranges))
+    report["confusion"] = {"groups": list(groups.names), "counts": matrix.tolist()}
     reliability = metrics.reliability_table(rows["gender"], rows["male_probability"])
     report["gender_calibration_error"] = metrics.expected_calibration_error(reliability)
     tables = group_tables(rows, groups)
@@ -36,47 +37,25 @@ def summarise(outcome: Outcome) -> dict[str, Any]:
     return to_plain(report | detection_metrics(outcome.detections) | skipped_images(outcome))
 
 
-def with_groups(predictions: pd.DataFrame, groups: AgeGroups) -> pd.DataFrame:
-    """Add `age_group` (true, -1 = unknown) and `predicted_group`, indices into the groups."""
-    true = groups.containing(*label_range(predictions))
-    return predictions.assign(age_group=true, predicted_group=groups.nearest(predictions["predicted_age"]))
-
-
-def age_metrics(rows: pd.DataFrame) -> dict[str, Any]:
-    """Compute metrics of ages in years; ranges count only where all of their years fall below a limit."""
-    age, predicted = rows["age"], rows["predicted_age"]
-    oldest = label_range(rows)[1]
+def count_labels(rows: pd.DataFrame) -> dict[str, int]:
+    """Count the rows with a known age, range of ages, age group and gender."""
     return {
-        "ages": int(age.notna().sum()),
-        "mae": metrics.mean_absolute_error(age, predicted),
-        "bias": metrics.mean_error(age, predicted),
-        "cs5": metrics.cumulative_score(age, predicted, 5),
-        "minors": int((oldest < metrics.ADULT_AGE).sum()),
-        "minors_called_adult": metrics.called_adult(oldest, predicted),
-        "young_children": int((oldest < YOUNG_CHILD_BELOW).sum()),
-        "young_children_called_adult": metrics.called_adult(oldest, predicted, below=YOUNG_CHILD_BELOW),
-    }
-
-
-def group_metrics(rows: pd.DataFrame, groups: AgeGroups) -> dict[str, Any]:
-    """Compute metrics of age groups, for ages that are known exactly and as ranges alike."""
-    true, predicted = rows["age_group"], rows["predicted_group"]
-    matrix = metrics.confusion_matrix(true, predicted, len(groups.ranges))
-    return {
+        "ages": int(rows["age"].notna().sum()),
         "age_ranges": int(rows["age_min"].notna().sum()) if "age_min" in rows else 0,
-        "grouped": int((true >= 0).sum()),
-        "group_accuracy": metrics.group_accuracy(true, predicted),
-        "within_one_group": metrics.group_accuracy(true, predicted, tolerance=1),
-        "confusion": {"groups": list(groups.names), "counts": matrix.tolist()},
+        "grouped": int((rows["age_group"] >= 0).sum()),
+        "genders": int(rows["gender"].notna().sum()),
     }
 
 
-def gender_metrics(rows: pd.DataFrame) -> dict[str, Any]:
-    """Compute the accuracy of genders, of all rows and of those from 20 years."""
-    grown = rows[(label_range(rows)[0] >= GROWN_FROM) & rows["gender"].notna()]
+def metrics_of_some(rows: pd.DataFrame) -> dict[str, Any]:
+    """Compute metrics of children and of adults; a range counts where all of its years fall within the limit."""
+    youngest, oldest = label_range(rows)
+    grown = rows[(youngest >= 20) & rows["gender"].notna()]
     return {
-        "genders": int(rows["gender"].notna().sum()),
-        "gender_accuracy": metrics.gender_accuracy(rows["gender"], rows["male_probability"]),
+        "minors": int((oldest < metrics.ADULT_AGE).sum()),
+        "minors_called_adult": metrics.called_adult(oldest, rows["predicted_age"]),
+        "young_children": int((oldest < YOUNG_CHILD_BELOW).sum()),
+        "young_children_called_adult": metrics.called_adult(oldest, rows["predicted_age"], below=YOUNG_CHILD_BELOW),
         "genders_from_20": len(grown),
         "gender_accuracy_from_20": metrics.gender_accuracy(grown["gender"], grown["male_probability"]),
     }
@@ -87,7 +66,7 @@ def detection_metrics(detections: pd.DataFrame) -> dict[str, Any]:
     if detections.empty:
         return {"detection": None}
     known = detections[detections["overlap"].notna()]
-    on_face = int((known["overlap"] >= MIN_OVERLAP).sum())
+    on_face = int((known["overlap"] >= 0.5).sum())  # intersection over union with the table's face
     found: dict[str, Any] = {"images": len(detections), "with_a_box": int((detections["boxes"] > 0).sum())}
     if len(known):
         others = int(known["boxes"].sum()) - on_face
