@@ -31,12 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "sync_state",
         ],
         "export": ["export_beside", "export_model"],
-        "factory": [
-            "exclude_from_weight_decay",
-            "get_model",
-            "get_optimizer",
-            "get_scheduler",
-        ],
+        "factory": ["exclude_from_weight_decay", "get_model", "get_optimizer", "get_scheduler"],
         "weights": weights.__all__,
     },
 )

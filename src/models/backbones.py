@@ -21,8 +21,6 @@ from src.models.wide_resnet import wide_resnet
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's RGB values in 0..1, with which torch-style networks are normalized."""
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-"""ImageNet's mean of B, G and R in 0..255, which Caffe-style networks subtract."""
 
 WIDE_RESNET = "WideResNet"
 
@@ -30,7 +28,7 @@ WIDE_RESNET = "WideResNet"
 def scale_caffe(x):
     """Convert RGB 0..255 to BGR around the ImageNet mean, not scaled (VGG, ResNet)."""
     x = keras.ops.flip(x, axis=-1)
-    return layers.Rescaling(1.0, offset=[-mean for mean in CAFFE_MEAN_BGR], name="scale_caffe")(x)
+    return layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="scale_caffe")(x)
 
 
 def scale_signed(x):
@@ -51,22 +49,11 @@ def scale_inside(x):
 
 
 SCALING: dict[str, Callable] = {
-    "convnext": scale_inside,
+    **dict.fromkeys(("convnext", "efficientnet", "efficientnet_v2", "mobilenet_v3"), scale_inside),
+    **dict.fromkeys(("inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2"), scale_signed),
+    **dict.fromkeys(("nasnet", "resnet_v2", "xception"), scale_signed),
+    **dict.fromkeys(("resnet", "resnet50", "vgg16", "vgg19"), scale_caffe),
     "densenet": scale_torch,
-    "efficientnet": scale_inside,
-    "efficientnet_v2": scale_inside,
-    "inception_resnet_v2": scale_signed,
-    "inception_v3": scale_signed,
-    "mobilenet": scale_signed,
-    "mobilenet_v2": scale_signed,
-    "mobilenet_v3": scale_inside,
-    "nasnet": scale_signed,
-    "resnet": scale_caffe,
-    "resnet50": scale_caffe,
-    "resnet_v2": scale_signed,
-    "vgg16": scale_caffe,
-    "vgg19": scale_caffe,
-    "xception": scale_signed,
 }
 """Scaling step by the module of `keras.applications` whose networks need it."""
 
@@ -150,11 +137,13 @@ def _application(model_name: str, img_size: int, weights: str | None, input_tens
     constructor = getattr(keras.applications, model_name)
     arguments = {"include_top": False, "input_shape": (img_size, img_size, 3), "pooling": "avg"}
     network = constructor(weights=None, input_tensor=input_tensor, **arguments)
-    if family(model_name) == "efficientnet":
-        _set_normalization(network, np.array(IMAGENET_MEAN), np.array(IMAGENET_STD) ** 2)
     if weights is not None:
-        pretrained = _download(constructor, weights, arguments)
-        _copy_imagenet_weights(pretrained, network, model_name)
+        network.set_weights(_download(constructor, weights, arguments).get_weights())
+    if family(model_name) == "efficientnet":
+        if weights is None:
+            _set_normalization(network, np.array(IMAGENET_MEAN), np.array(IMAGENET_STD) ** 2)
+        else:
+            fold_extra_rescaling(network)
     return network
 
 
@@ -169,17 +158,13 @@ def _download(constructor: Callable, weights: str, arguments: dict) -> keras.Mod
         ) from error
 
 
-def _copy_imagenet_weights(pretrained: keras.Model, network: keras.Model, model_name: str) -> None:
-    """Copy weights between the same network with and without our scaling.
+def fold_extra_rescaling(network: keras.Model) -> None:
+    """Fold the additional rescaling of Keras' EfficientNet for ImageNet weights, by 1 / sqrt(std), into the variance.
 
-    For ImageNet weights Keras builds EfficientNet with an additional rescaling by 1 / sqrt(std). Our graph folds it
-    into the variance: dividing by sqrt(variance) * sqrt(std) is dividing by sqrt(variance * std).
+    `(x - mean) / sqrt(variance) / sqrt(std)` is `(x - mean) / sqrt(variance * std)`.
     """
-    network.set_weights(pretrained.get_weights())
-    if family(model_name) == "efficientnet":
-        layer = _normalization(pretrained)
-        mean, variance = (np.asarray(keras.ops.convert_to_numpy(v)) for v in layer.weights[:2])
-        _set_normalization(network, mean, variance * np.array(IMAGENET_STD, variance.dtype))
+    mean, variance = (keras.ops.convert_to_numpy(value) for value in _normalization(network).weights[:2])
+    _set_normalization(network, mean, variance * np.array(IMAGENET_STD))
 
 
 def _normalization(network: keras.Model) -> layers.Normalization:

@@ -11,19 +11,13 @@ Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def compile_predict(model: keras.Model) -> Predict:
-    """Compile a model for inference.
+    """Compile a model from `(batch, size, size, 3)`, uint8 or float32, to two numpy arrays for inference.
 
     `model.predict` builds a data pipeline at every call, which takes as long as a face in a medium network.
-
-    Args:
-        model: From `(batch, size, size, 3)` to two outputs.
-
-    Returns:
-        A function from uint8 or float32 arrays of the model's input shape to the two outputs as numpy arrays.
+    `model.predict_on_batch` compiles anew for other batch sizes, and TensorFlow's is slower where these change.
     """
-    return {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}[keras.backend.backend()](
-        model
-    )
+    compilers = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch}
+    return compilers[keras.backend.backend()](model)
 
 
 def _compile_tensorflow(model: keras.Model) -> Predict:
@@ -116,25 +110,18 @@ def _capability_torch() -> tuple[int, int]:
 class MovingAverage:
     """Move averages towards the weights of a model in training, with one asynchronous compiled call per step.
 
-    Args:
-        model: In training.
-        weights: Those of its variables that are averaged.
-        averages: Variables of the same shapes; between `sync` and the next `step` they hold the averages.
+    `step(decay)` is `average = decay * average + (1 - decay) * weight` for all of them.
     """
 
     def __init__(self, model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]):
         self._model, self._weights, self._averages = model, weights, averages
-
-    def step(self, decay: float) -> None:
-        """`average = decay * average + (1 - decay) * weight` for all of them."""
-        raise NotImplementedError
 
     def sync(self) -> None:
         """Update the variables of the averages to the last step."""
 
 
 def moving_average(model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]) -> MovingAverage:
-    """Create the `MovingAverage` of the backend."""
+    """Create the `MovingAverage` of the backend; `averages` hold the averages between `sync` and the next `step`."""
     kinds = {"tensorflow": _AverageTensorflow, "jax": _AverageJax, "torch": _AverageTorch}
     return kinds[keras.backend.backend()](model, weights, averages)
 
@@ -144,15 +131,12 @@ class _AverageTensorflow(MovingAverage):
         super().__init__(model, weights, averages)
         import tensorflow as tf
 
-        @tf.function(jit_compile=self._model.jit_compile)
+        @tf.function(jit_compile=model.jit_compile)
         def move(share):
-            for average, weight in zip(self._averages, self._weights, strict=True):
+            for average, weight in zip(averages, weights, strict=True):
                 average.assign(average.value + share * (weight.value - average.value))
 
-        self._move = lambda decay: move(tf.constant(1 - decay, tf.float32))
-
-    def step(self, decay):
-        self._move(decay)
+        self.step = lambda decay: move(tf.constant(1 - decay, tf.float32))
 
 
 class _AverageTorch(MovingAverage):
@@ -177,16 +161,12 @@ class _AverageJax(MovingAverage):
 
         self._move = move
         self._arrays = None
-        trainable, non_trainable = (
-            {id(variable): place for place, variable in enumerate(variables)}
-            for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
-        )
-        self._places = [
-            ("trainable_variables", trainable[id(weight)])
-            if id(weight) in trainable
-            else ("non_trainable_variables", non_trainable[id(weight)])
-            for weight in self._weights
-        ]
+        places = {
+            id(variable): (kind, place)
+            for kind in ("trainable_variables", "non_trainable_variables")
+            for place, variable in enumerate(getattr(model, kind))
+        }
+        self._places = [places[id(weight)] for weight in weights]
 
     def step(self, decay):
         if self._arrays is None:
@@ -230,7 +210,7 @@ def join_processes(
     """Connect this process with the others of a training (JAX); a process that ends takes the others with it.
 
     Args:
-        coordinator: `HOST:PORT` of process 0; `None` and the next two: what Slurm or Open MPI say.
+        coordinator: `HOST:PORT` of process 0; `None`, as for the next two: what Slurm or Open MPI say.
         processes: Number of processes.
         process_id: Number of this one, from 0.
         heartbeat_seconds: A process that is silent for so long counts as ended.

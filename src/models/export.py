@@ -14,7 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,19 +70,12 @@ def run_saved_model(path: Path, images: np.ndarray) -> Outputs:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of `keras.Model.export`.
+    """A format of `keras.Model.export`."""
 
-    Attributes:
-        keras_name: Its name in `export`.
-        ending: Suffix of the file; empty for a folder.
-        packages: Modules required to write and check, with the names to install.
-        run: Compute the outputs of an exported network in its runtime.
-    """
-
-    keras_name: str
-    ending: str
-    packages: dict[str, str]
-    run: Callable[[Path, np.ndarray], Outputs]
+    keras_name: str  # in `export`
+    ending: str  # suffix of the file; empty for a folder
+    packages: dict[str, str]  # modules required to write and check, with the names to install
+    run: Callable[[Path, np.ndarray], Outputs]  # computes the outputs of an exported network in its runtime
 
 
 FORMATS = {
@@ -202,10 +195,7 @@ def whole_float32() -> Iterator[None]:
 
 
 def example_images(size: int) -> np.ndarray:
-    """Generate images to check an export with: `(8, size, size, 3)`, float32 in 0..255.
-
-    Black, white, two of noise and four of smooth colours.
-    """
+    """Generate `(8, size, size, 3)`, float32 in 0..255: black, white, two of noise and four of smooth colours."""
     rng = np.random.default_rng(0)
     images = [np.zeros((size, size, 3)), np.full((size, size, 3), 255.0)]
     for side in (size, size, 4, 4, 6, 6):
@@ -286,19 +276,11 @@ def as_rescaling(layer: "keras.layers.Normalization") -> "keras.layers.Rescaling
 
 
 def write(network: "keras.Model", form: Format, path: Path) -> None:
-    """Run Keras' export.
-
-    Raises:
-        JobError: It failed.
-        OSError: The disk is full, or the folder cannot be written to.
-    """
+    """Run Keras' export; raise `JobError` if it fails, `OSError` if the disk is full or the folder read-only."""
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs a line per unsupported operation
     try:
-        with ExitStack() as stack:
-            stack.enter_context(warnings.catch_warnings())
+        with warnings.catch_warnings(), mended_openvino() if form.keras_name == "openvino" else nullcontext():
             warnings.simplefilter("ignore")  # the exporters' own, about versions of numpy and similar
-            if form.keras_name == "openvino":
-                stack.enter_context(mended_openvino())
-            logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # it logs a line per unsupported operation
             network.export(str(path), format=form.keras_name, verbose=False)
     except OSError:
         raise
@@ -324,11 +306,7 @@ def mended_openvino() -> Iterator[None]:
 
 
 def run(form: Format, path: Path, images: np.ndarray) -> Outputs:
-    """Compute the outputs of an exported network in its runtime.
-
-    Raises:
-        JobError: The runtime refuses the network.
-    """
+    """Compute the outputs of an exported network in its runtime; raise `JobError` if that refuses it."""
     try:
         return form.run(path, images)
     except Exception as error:  # four runtimes of four projects
@@ -338,11 +316,7 @@ def run(form: Format, path: Path, images: np.ndarray) -> Outputs:
 
 
 def compare(expected: Outputs, received: Outputs) -> tuple[float, float]:
-    """Return the maximum differences in probability and in years.
-
-    Raises:
-        JobError: They exceed `MAX_PROBABILITY_DIFFERENCE` or `MAX_AGE_DIFFERENCE`, or shapes differ.
-    """
+    """Return the maximum differences in probability and in years; raise `JobError` if they are too large."""
     shapes = [np.shape(value) for value in received]
     if shapes != [value.shape for value in expected]:
         raise JobError(f"outputs must have the shapes {[value.shape for value in expected]}, got {shapes}; not kept")

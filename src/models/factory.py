@@ -1,5 +1,6 @@
 """Models, optimizers and learning rate schedules from the configuration."""
 
+import dataclasses
 import math
 
 import keras
@@ -32,18 +33,12 @@ def get_model(model_name: str, img_size: int, weights: str | None = None, dropou
     inputs, features = backbones.build(model_name, img_size, weights)
     if dropout:
         features = layers.Dropout(dropout, name="dropout")(features)
-    heads = [_head(features, name, classes, model_name) for name, classes in _HEADS]
+    options = {"activation": "softmax", "use_bias": model_name != backbones.WIDE_RESNET, "dtype": "float32"}
+    heads = [
+        layers.Dense(classes, name=name, **options)(features)
+        for name, classes in (("pred_gender", len(GENDERS)), ("pred_age", AGE_CLASSES))
+    ]
     return keras.Model(inputs, heads, name=model_name)
-
-
-_HEADS = (("pred_gender", len(GENDERS)), ("pred_age", AGE_CLASSES))
-"""Names and classes of the outputs, in the order of the outputs."""
-
-
-def _head(features: keras.KerasTensor, name: str, classes: int, model_name: str) -> keras.KerasTensor:
-    """Add a softmax in float32, whatever the precision of the backbone."""
-    use_bias = model_name != backbones.WIDE_RESNET
-    return layers.Dense(classes, activation="softmax", use_bias=use_bias, dtype="float32", name=name)(features)
 
 
 def get_optimizer(
@@ -97,15 +92,15 @@ def get_scheduler(
     return Schedule(name, lr, epochs * steps_per_epoch, round(warmup_epochs * steps_per_epoch), steps_per_epoch)
 
 
+@dataclasses.dataclass(eq=False)
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate as a function of the step; see `get_scheduler`."""
 
-    def __init__(self, name: str, lr: float, total_steps: int, warmup_steps: int, steps_per_epoch: int):
-        self.name = name
-        self.lr = lr
-        self.total_steps = total_steps
-        self.warmup_steps = warmup_steps
-        self.steps_per_epoch = steps_per_epoch
+    name: str
+    lr: float
+    total_steps: int
+    warmup_steps: int
+    steps_per_epoch: int
 
     def __call__(self, step):
         step = keras.ops.cast(step, "float32")
@@ -127,10 +122,4 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.power(0.2, drops)
 
     def get_config(self):
-        return {
-            "name": self.name,
-            "lr": self.lr,
-            "total_steps": self.total_steps,
-            "warmup_steps": self.warmup_steps,
-            "steps_per_epoch": self.steps_per_epoch,
-        }
+        return dataclasses.asdict(self)

@@ -4,19 +4,17 @@ import keras
 from keras import layers
 
 
-def wide_resnet(inputs: keras.KerasTensor, depth: int = 16, width: int = 8) -> keras.KerasTensor:
-    """Build a WideResNet (Zagoruyko & Komodakis, arXiv 1605.07146) on raw values 0..255, without biases.
+def wide_resnet(inputs: keras.KerasTensor) -> keras.KerasTensor:
+    """Build the network on raw values 0..255, without biases.
 
-    A 3x3 convolution with 16 filters, then three groups of `(depth - 4) / 6` pre-activation blocks with 16, 32 and 64
-    times `width` filters and strides 1, 2 and 2, average pooling 8x8 with stride 1, flattened.
+    A 3x3 convolution with 16 filters, then three groups of two pre-activation blocks with 128, 256 and 512 filters and
+    strides 1, 2 and 2, average pooling 8x8 with stride 1, flattened.
     """
     x = _conv(inputs, 16, 3)
-    for group, stride in enumerate((1, 2, 2)):
-        filters = 16 * width * 2**group
-        for block in range((depth - 4) // 6):
-            x = _wide_block(x, filters, stride if block == 0 else 1)
-    x = _norm_relu(x)
-    x = layers.AveragePooling2D(8, strides=1, padding="same")(x)
+    for filters, stride in ((128, 1), (256, 2), (512, 2)):
+        x = _wide_block(x, filters, stride)
+        x = _wide_block(x, filters, 1)
+    x = layers.AveragePooling2D(8, strides=1, padding="same")(_norm_relu(x))
     return layers.Flatten()(x)
 
 
@@ -35,6 +33,5 @@ def _norm_relu(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _conv(x: keras.KerasTensor, filters: int, size: int, stride: int = 1) -> keras.KerasTensor:
-    return layers.Conv2D(filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal")(
-        x
-    )
+    options = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    return layers.Conv2D(filters, size, stride, **options)(x)

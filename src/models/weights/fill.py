@@ -3,14 +3,13 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from src.cli import UserError, one_line
-from src.models.backbones import IMAGENET_STD
+from src.models.backbones import IMAGENET_STD, finalize_normalization, fold_extra_rescaling
 from src.models.weights.hdf5 import SCALING_PREFIX, FileFacts, named_for_keras
 
 EXTRA_RESCALING = tuple(1 / math.sqrt(std) for std in IMAGENET_STD)
@@ -22,15 +21,8 @@ logger = logging.getLogger(__name__)
 def fill(model: keras.Model, path: Path, facts: FileFacts) -> None:
     """Load all weights of a file into a network, or none of them.
 
-    Layers are matched by their order in the graph, which Keras 2 and 3 share; names may differ.
-
-    Args:
-        model: A network of `factory.get_model`.
-        path: A weight file.
-        facts: What `hdf5.read_facts` found in it.
-
-    Raises:
-        UserError: The file is for another network, or has values that are not finite.
+    Layers are matched by their order in the graph, which Keras 2 and 3 share; names may differ. Raise `UserError` if
+    the file is for another network, or has values that are not finite.
     """
     if facts.arrays != len(model.weights):
         raise UserError(
@@ -45,11 +37,9 @@ def fill(model: keras.Model, path: Path, facts: FileFacts) -> None:
     except UserError:
         model.set_weights(before)
         raise
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Normalization):
-            if fold:
-                layer.adapt_variance.assign(fold_extra_rescaling(keras.ops.convert_to_numpy(layer.adapt_variance)))
-            layer.finalize_state()  # it computes with a copy of its variables
+    if fold:
+        fold_extra_rescaling(model)
+    finalize_normalization(model)
 
 
 def load_by_keras(model: keras.Model, path: Path, facts: FileFacts) -> None:
@@ -106,23 +96,10 @@ def needs_folding(model: keras.Model, path: Path, facts: FileFacts) -> bool:
             "pixels once more; taken as built without",
             path,
         )
-    check_factors(path, facts.factors)
-    return len(rescalings) > 1
-
-
-def check_factors(path: Path, factors: Sequence[Sequence[float]]) -> None:
-    """Raise `UserError` when the file's graph scales R, G and B by other factors than Keras' own."""
-    for scale in factors:
+    for scale in facts.factors:
         if len(scale) != len(EXTRA_RESCALING) or not np.allclose(scale, EXTRA_RESCALING, rtol=1e-4):
             raise UserError(
                 f"{path} must scale pixels as EfficientNet does, got the factors {str(scale)[:80]}; "
                 "save the weights of the network without it"
             )
-
-
-def fold_extra_rescaling(variance: np.ndarray) -> np.ndarray:
-    """Compute the variance `(3,)` that is equivalent to the given one and the additional rescaling.
-
-    `(x - mean) / sqrt(variance) / sqrt(std)` is `(x - mean) / sqrt(variance * std)`.
-    """
-    return (variance.astype(np.float64) * np.asarray(IMAGENET_STD)).astype(variance.dtype)
+    return len(rescalings) > 1

@@ -42,23 +42,14 @@ SAFE_FILTERS = frozenset((h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Content of a weight file as plain data.
+    """Content of a weight file as plain data."""
 
-    Attributes:
-        layout: "ordered", "counted" or "zipped", see the header of this module.
-        description: JSON text of the attribute `age_gender`, or None.
-        input_size: Side of the square input in pixels as the graph says, or None where it does not.
-        layer_names: Names of all layers, with and without weights; in the order of the graph, except in *counted*.
-        factors: By what layers of the graph scale their input, where they do so per channel.
-        arrays: How many arrays of weights there are.
-    """
-
-    layout: str
-    description: str | None
-    input_size: int | None
-    layer_names: list[str]
-    factors: list[list[float]]
-    arrays: int
+    layout: str  # "ordered", "counted" or "zipped", see the header of this module
+    description: str | None  # JSON text of the attribute `age_gender`
+    input_size: int | None  # side of the square input in pixels as the graph says
+    layer_names: list[str]  # of all layers, with and without weights; in the order of the graph, except in *counted*
+    factors: list[list[float]]  # by what layers of the graph scale their input, where they do so per channel
+    arrays: int  # number of arrays of weights
 
     @property
     def has_our_scaling(self) -> bool:
@@ -70,7 +61,6 @@ def read_facts(path: Path, content: bool = False) -> FileFacts:
     """Describe a weight file.
 
     Args:
-        path: The file.
         content: Read and check all of it, so that Keras may read it afterwards; only in the process of `sandbox`.
 
     Raises:
@@ -92,9 +82,7 @@ def read_facts(path: Path, content: bool = False) -> FileFacts:
             scales = [layer["config"]["scale"] for layer in layers if isinstance(layer["config"].get("scale"), list)]
             factors = [[float(factor) for factor in scale] for scale in scales]
             layout = "zipped" if zipped else "ordered" if ordered else "counted"
-            description = read_attribute(file, ATTRIBUTE)
-            description = None if description is None else as_text(description)
-            return FileFacts(layout, description, input_size(layers), names, factors, arrays)
+            return FileFacts(layout, read_text(file, ATTRIBUTE), input_size(layers), names, factors, arrays)
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise nearly anything
@@ -144,8 +132,7 @@ def unzip(path: Path, folder: Path) -> tuple[Path, str]:
 
 def read_layers_of_graph(file: h5py.File, text: str | None) -> list[dict]:
     """List the layers of the graph's description, in order, as plain JSON; none without a description."""
-    if text is None and (value := read_attribute(file, "model_config")) is not None:
-        text = as_text(value)
+    text = read_text(file, "model_config") if text is None else text
     if text is None:
         return []
     layers = json.loads(text)["config"]["layers"]
@@ -155,11 +142,7 @@ def read_layers_of_graph(file: h5py.File, text: str | None) -> list[dict]:
 
 
 def input_size(layers: list[dict]) -> int | None:
-    """Read the side of the square input in pixels; None if the layers do not have it.
-
-    Raises:
-        ValueError: The input is not a square RGB image.
-    """
+    """Read the side of the square RGB input in pixels; None if the layers do not have it."""
     for layer in layers:
         if layer.get("class_name") == "InputLayer":
             shape = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape")
@@ -205,18 +188,14 @@ def _read_counted(group: h5py.Group) -> tuple[list[str], int]:
     for key in group:
         layer = member(group, key, h5py.Group)
         variables = member(layer, "vars", h5py.Group) if "vars" in layer else None
-        name = None if variables is None else read_attribute(variables, "name")
-        names.append(key if name is None else as_text(name))
+        name = None if variables is None else read_text(variables, "name")
+        names.append(key if name is None else name)
         arrays += 0 if variables is None else len(variables)
     return names, arrays
 
 
 def check_content(file: h5py.File) -> None:
-    """Read everything in the file: hard links, attributes of limited size, arrays of plain numbers.
-
-    Raises:
-        ValueError: Something else is in it.
-    """
+    """Raise `ValueError` unless the file is hard links, attributes of limited size and arrays of plain numbers."""
     foreign: list[bytes | str] = []
     items: list[Any] = [file]
     # An exception in these callbacks would not always come out as it is.
@@ -241,6 +220,12 @@ def read_attribute(owner: h5py.Group, name: str) -> Any:
     if size > MAX_TEXT:
         raise ValueError(f"an attribute {name!r} of {size} bytes")
     return owner.attrs[name]
+
+
+def read_text(owner: h5py.Group, name: str) -> str | None:
+    """Read an attribute that is text, or None."""
+    value = read_attribute(owner, name)
+    return None if value is None else as_text(value)
 
 
 def as_text(value: Any) -> str:

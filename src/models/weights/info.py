@@ -12,7 +12,6 @@ from src.labels import GENDERS, HEADS
 ATTRIBUTE = "age_gender"
 """Root attribute of a weight file that holds `WeightsInfo` as JSON."""
 FORMAT_VERSION = 1
-RESIZES = ("area", "bilinear")
 MIN_SIZE, MAX_SIZE = 16, 1024
 """Maximum side of an input, pixels; a batch of larger images would not fit into memory."""
 
@@ -68,11 +67,7 @@ def to_json(info: WeightsInfo) -> str:
 
 
 def parse_json(text: str, path: Path) -> WeightsInfo:
-    """Parse the `age_gender` attribute; refuse any other form.
-
-    Raises:
-        UserError: The attribute is damaged, or was written by a newer version of this project.
-    """
+    """Parse the `age_gender` attribute; raise `UserError` if it is damaged, or of a newer version of this project."""
     try:
         values = json.loads(text)
         version = values.pop("format_version")
@@ -114,7 +109,7 @@ def check_info(info: WeightsInfo) -> None:
         "versions": is_table(info.versions, is_text),
         "heads": info.heads in (HEADS, HEADS[:1], HEADS[1:]),
         "scaled": type(info.scaled) is bool,
-        "resize": info.resize in RESIZES,
+        "resize": info.resize in ("area", "bilinear"),
         "mirrored": type(info.mirrored) is bool,
     }
     checks["model_name"] &= str(info.model_name).isidentifier()

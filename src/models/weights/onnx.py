@@ -22,7 +22,6 @@ from src.models.weights.info import ATTRIBUTE, WeightsInfo, parse_json, to_json
 if TYPE_CHECKING:
     import onnxruntime
 
-ENDING = ".onnx"
 ENTRY_LIMIT = 2**20
 """Maximum bytes of one entry of the metadata."""
 TRIAL_BATCH = 4
@@ -57,15 +56,11 @@ SCHEMA: dict[str, dict[str, tuple[int, type | str]]] = {
 
 def is_onnx(path: Path) -> bool:
     """Tell whether a file is ONNX, by its suffix."""
-    return path.suffix.lower() == ENDING
+    return path.suffix.lower() == ".onnx"
 
 
 def read_info(path: Path) -> WeightsInfo:
-    """Read the description of an ONNX weight file, without ONNX Runtime.
-
-    Raises:
-        UserError: No such file, or none of this project.
-    """
+    """Read the description of an ONNX weight file, without ONNX Runtime; raise `UserError` if it has none."""
     entries = [entry for entry in parse(path).metadata if ATTRIBUTE.encode() in entry.key]
     if not entries or any(len(value) > ENTRY_LIMIT for value in entries[-1].value):
         raise no_description(path)
@@ -93,7 +88,6 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     """Open an ONNX weight file that `validate` accepted, on a GPU where ONNX Runtime has one.
 
     Args:
-        path: The file.
         threads: Threads of one call; 0: all cores.
 
     Returns:
@@ -167,11 +161,7 @@ def validate(path: Path) -> None:
 
 
 def parse(path: Path) -> Any:
-    """Parse a file as the `Model` of `SCHEMA`.
-
-    Raises:
-        UserError: It is no protobuf message.
-    """
+    """Parse a file as the `Model` of `SCHEMA`; raise `UserError` if it is none."""
     from google.protobuf.message import DecodeError
 
     message = message_class()()

@@ -12,26 +12,17 @@ from src.files import file_hash
 BUNDLED = "EfficientNetLite0_160"
 """Name of the default weights in `pretrained_models/`: `.hdf5`, and the same as `.onnx`."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
-TIMEOUT = 30.0
-"""Seconds without a response after which a download fails."""
-MAX_HASHED = 2**30
-"""Maximum bytes of a file that is hashed; published files are much smaller."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of the table: the address of the file, and the input that its network expects.
-
-    Attributes:
-        md5: Hash of the file, or None if unknown.
-        margin: Crop margin that the network was trained with, as a share of the sides of the face box.
-    """
+    """A row of the table: the address of the file, and the input that its network expects."""
 
     release: str
     md5: str | None
     model_name: str
     img_size: int
-    margin: float
+    margin: float  # that the network was trained with, as a share of the sides of the face box
     data: str
     gender_order: tuple[str, str] = ("female", "male")
     colour: str = "BGR"
@@ -72,7 +63,7 @@ def folder() -> Path:
 
 def find_by_content(path: Path) -> str | None:
     """Find the name of the published file with the same bytes; None if there is none."""
-    if path.stat().st_size > MAX_HASHED:
+    if path.stat().st_size > 2**30:  # published files are much smaller
         return None
     own = {f"{algorithm}:{file_hash(path, algorithm)}" for algorithm in ("md5", "sha256")}
     return next((name for name in PUBLISHED if known_hash(name) in own), None)
@@ -96,9 +87,6 @@ def fetch(name: str) -> Path:
     none is known, it opens as HDF5 (which knows its own length); its SHA-256 is then printed and noted beside it, in
     the format of `sha256sum`. A file that is there already is never replaced.
 
-    Args:
-        name: A key of `PUBLISHED`.
-
     Raises:
         JobError: The download failed or brought other bytes; nothing is left behind.
     """
@@ -114,7 +102,8 @@ def fetch(name: str) -> Path:
     received: list[str] = []
 
     def download(url: str, output_file: str, _: object) -> None:
-        pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=TIMEOUT)(url, output_file, None)
+        fetch_file = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=30.0)  # seconds without response
+        fetch_file(url, output_file, None)
         hashes = " and ".join(f"{kind} {file_hash(output_file, kind)}" for kind in ("md5", "sha256"))
         received.append(f"got {Path(output_file).stat().st_size} other bytes with {hashes}")
         h5py.File(output_file, "r").close()  # raises an OSError unless it is HDF5 and whole
@@ -141,12 +130,7 @@ def cause(error: Exception) -> str:
 
 
 def resolve(weight_file: str | Path) -> Path:
-    """Return a path unchanged; download a published name, unless such a file is in the working folder.
-
-    Raises:
-        UserError: Neither.
-        JobError: See `fetch`.
-    """
+    """Return a path unchanged; download a published name, unless such a file is in the working folder."""
     path = Path(weight_file)
     if path.exists() or path.is_symlink():
         return path

@@ -90,11 +90,7 @@ def validate(path: Path) -> None:
 
 
 def read_through(path: Path) -> None:
-    """Read everything that identification and loading may read.
-
-    Raises:
-        UserError: It cannot be read.
-    """
+    """Read everything that identification and loading may read; raise `UserError` if it cannot be read."""
     if onnx.is_onnx(path):
         onnx.validate(path)
     else:

@@ -35,9 +35,6 @@ ORIGINAL_NAME = re.compile(r"([A-Za-z][A-Za-z0-9]*)_([0-9]{1,5})_.+")
 logger = logging.getLogger(__name__)
 
 
-MIN_HALVED_INPUTS = 64
-
-
 def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype: str = "float32") -> Path:
     """Write a weight file that `load_model` reads.
 
@@ -56,11 +53,12 @@ def save_weights(model: keras.Model, path: str | Path, info: WeightsInfo, dtype:
     Raises:
         OSError: The file could not be written; nothing is left behind.
     """
+    import keras
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    info = dataclasses.replace(
-        info, versions=info.versions or library_versions(), version=info.version or src.__version__
-    )
+    versions = {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
+    info = dataclasses.replace(info, versions=info.versions or versions, version=info.version or src.__version__)
     buffer = NamedBuffer()
     logging.getLogger("absl").addFilter(is_no_advice)
     model.save(buffer, include_optimizer=False)
@@ -81,7 +79,7 @@ def halve_kernels(buffer: NamedBuffer) -> NamedBuffer:
     """
     halved = NamedBuffer()
     with h5py.File(buffer, "r") as source, h5py.File(halved, "w") as target:
-        _copy_attributes(source, target)
+        target.attrs.update(source.attrs)
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Dataset):
@@ -89,7 +87,7 @@ def halve_kernels(buffer: NamedBuffer) -> NamedBuffer:
                 copied = target.create_dataset(name, data=values.astype(np.float16) if _can_halve(values) else values)
             else:
                 copied = target.require_group(name)
-            _copy_attributes(item, copied)
+            copied.attrs.update(item.attrs)
 
         source.visititems(copy)
     return halved
@@ -99,12 +97,7 @@ def _can_halve(values: np.ndarray) -> bool:
     if values.dtype != np.float32 or values.ndim < 2:
         return False
     is_depthwise, inputs = values.shape[-1] == 1, math.prod(values.shape[:-1])
-    return not is_depthwise and inputs >= MIN_HALVED_INPUTS and np.abs(values).max() <= np.finfo(np.float16).max
-
-
-def _copy_attributes(source: h5py.HLObject, target: h5py.HLObject) -> None:
-    for key, value in source.attrs.items():
-        target.attrs[key] = value
+    return not is_depthwise and inputs >= 64 and np.abs(values).max() <= np.finfo(np.float16).max
 
 
 class NamedBuffer(io.BytesIO):
@@ -118,13 +111,6 @@ class NamedBuffer(io.BytesIO):
         return "weights.hdf5"
 
     __str__ = __fspath__
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that write a weight file."""
-    import keras
-
-    return {"keras": keras.__version__, "backend": keras.backend.backend(), "h5py": h5py.__version__}
 
 
 def identify(weight_file: str | Path) -> WeightsInfo:
@@ -162,11 +148,7 @@ def identify_facts(path: Path, facts: FileFacts) -> WeightsInfo:
 
 
 def identify_by_content_or_name(path: Path) -> WeightsInfo:
-    """Identify a file without a description by its bytes or its name.
-
-    Raises:
-        UserError: Both are unknown.
-    """
+    """Identify a file without a description by its bytes or its name; raise `UserError` if both are unknown."""
     name = published.find_by_content(path)
     if name is None and path.name in published.PUBLISHED:
         name = path.name
@@ -174,16 +156,8 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
             logger.warning("%s has other bytes than the published file of this name", path)
     if name is not None:
         row = published.PUBLISHED[name]
-        return WeightsInfo(
-            row.model_name,
-            row.img_size,
-            row.margin,
-            row.colour,
-            row.gender_order,
-            data=row.data,
-            label=name,
-            resize="bilinear",
-        )
+        network = (row.model_name, row.img_size, row.margin, row.colour, row.gender_order)
+        return WeightsInfo(*network, data=row.data, label=name, resize="bilinear")
     match = ORIGINAL_NAME.fullmatch(path.name)
     if match is None:
         raise UserError(
@@ -191,8 +165,8 @@ def identify_by_content_or_name(path: Path) -> WeightsInfo:
             f"({', '.join(published.PUBLISHED)}) or named like EfficientNetB3_224_*.hdf5, got {path}; "
             "rename it to {model_name}_{img_size}_*"
         )
-    model_name, img_size = match[1], checked_size(int(match[2]), path)
-    return WeightsInfo(model_name, img_size, MARGIN, "BGR", label=path.name, resize="bilinear")
+    img_size = checked_size(int(match[2]), path)
+    return WeightsInfo(match[1], img_size, MARGIN, "BGR", label=path.name, resize="bilinear")
 
 
 def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
@@ -209,9 +183,7 @@ def load_model(weight_file: str | Path) -> tuple[keras.Model, WeightsInfo]:
         UserError: See `identify`; or the weights do not fit the network.
         JobError: A download failed.
     """
-    path = resolve(weight_file)
-    refuse_onnx(path)
-    facts = read_facts(path)
+    path, facts = read_hdf5(weight_file)
     info = identify_facts(path, facts)
 
     from src.models.factory import get_model
@@ -235,17 +207,17 @@ def load_weights_into(model: keras.Model, weight_file: str | Path) -> None:
     """
     from src.models.weights.fill import fill
 
+    fill(model, *read_hdf5(weight_file))
+
+
+def read_hdf5(weight_file: str | Path) -> tuple[Path, FileFacts]:
+    """Resolve and describe a weight file; raise `UserError` for one that only ONNX Runtime can use."""
     path = resolve(weight_file)
-    refuse_onnx(path)
-    fill(model, path, read_facts(path))
-
-
-def refuse_onnx(path: Path) -> None:
-    """Raise `UserError` for a file that only ONNX Runtime can use."""
     if onnx.is_onnx(path):
         raise UserError(
             f"the weight file must be a .hdf5, which can be trained on and exported, got {path}; use its .hdf5"
         )
+    return path, read_facts(path)
 
 
 def is_no_advice(record: logging.LogRecord) -> bool:
