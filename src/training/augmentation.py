@@ -203,11 +203,7 @@ def draw_camera(rng: np.random.Generator, config: AugmentConfig) -> Camera:
 
 
 def apply_camera(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Blur, shrink, compress at that size as a camera does, and resize back.
-
-    Args:
-        image: `(size, size, 3)` uint8 RGB.
-    """
+    """Blur an image `(size, size, 3)` uint8 RGB, shrink and compress it as a camera does, and resize it back."""
     size = image.shape[0]
     if camera.sigma * size > 0.1:
         image = cv2.GaussianBlur(image, (0, 0), camera.sigma * size)

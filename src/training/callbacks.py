@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from src import cli, models
+from src import cli, datasets, models
 from src.cli import JobError, Progress, UserError
 from src.files import write_whole
 from src.models import WeightsInfo
-from src.training.distributed import ALONE, Group
+from src.training.distributed import Group
 from src.training.generator import ImageSequence
 from src.training.resume import MONITOR, ResumeFile, RunState, to_numpy
 from src.training.runs import Run, weights_lock
@@ -26,12 +26,12 @@ class Interrupter(keras.callbacks.Callback):
     """Stop after a Ctrl-C, between two steps; an epoch that is done is written first."""
 
     def on_train_batch_end(self, *_, **__):
-        """Stop in training, in validation or before the next epoch."""
         cli.raise_if_interrupted()
 
     on_test_batch_end = on_epoch_end = on_train_batch_end
 
 
+@dataclasses.dataclass(eq=False)
 class Checkpoint(keras.callbacks.Callback):
     """At the end of an epoch: best weights, then the state to resume from, then the log and its curves.
 
@@ -39,31 +39,20 @@ class Checkpoint(keras.callbacks.Callback):
     processes all decide alike, the first writes.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        info: WeightsInfo,
-        state: RunState,
-        resume_file: ResumeFile,
-        validation: ImageSequence,
-        average: WeightAverage | None = None,
-        early_stopping: int | None = None,
-        group: Group = ALONE,
-        save_dtype: str = "float32",
-    ):
+    run: Run
+    info: WeightsInfo
+    state: RunState
+    resume_file: ResumeFile
+    validation: ImageSequence
+    average: WeightAverage | None
+    early_stopping: int | None
+    group: Group
+    save_dtype: str
+
+    def __post_init__(self):
         super().__init__()
-        self.run = run
-        self._validation = validation
-        self._save_dtype = save_dtype
-        self._group = group
-        self.info = info
-        self.state = state
-        self._resume_file = resume_file
-        self._average = average
-        self._early_stopping = early_stopping
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write everything; `epoch` counts from 0."""
         row = {
             "epoch": epoch + 1,
             "lr": float(to_numpy(self.model.optimizer.learning_rate)),
@@ -74,28 +63,28 @@ class Checkpoint(keras.callbacks.Callback):
                 f"the loss must be finite, got {row['loss']} in epoch {epoch + 1}; lower train.lr "
                 "(the weights of earlier epochs are kept)"
             )
-        if self._group.sum(np.array(self._validation.known_labels, np.int32)) == 0:
+        if self.group.sum(np.array(self.validation.known_labels, np.int32)) == 0:
             print(f"warning: no validation image of epoch {epoch + 1} has a label that can be used", file=sys.stderr)
             row[MONITOR] = np.nan
         self.state.history.append(row)
         if self.state.best_epoch == epoch + 1:
             self._save_weights(row)
-        if self._group.is_first:
-            self._resume_file.save(self.state)
+        if self.group.is_first:
+            self.resume_file.save(self.state)
             write_log(self.run, self.state)
-        if self._early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self._early_stopping:
-            print(f"No better validation loss for {self._early_stopping} epochs: training ends.")
+        if self.early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self.early_stopping:
+            print(f"No better validation loss for {self.early_stopping} epochs: training ends.")
             self.model.stop_training = True
 
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}
         info = dataclasses.replace(self.info, epoch=row["epoch"], metrics=metrics, run=self.state.id)
-        with self._average.applied() if self._average else nullcontext():
-            if not self._group.is_first:
+        with self.average.applied() if self.average else nullcontext():
+            if not self.group.is_first:
                 return
             with weights_lock(self.run.folder):
                 path = weights_path(self.run, self.state, row["epoch"])
-                models.save_weights(self.model, path, info, self._save_dtype)
+                models.save_weights(self.model, path, info, self.save_dtype)
         print(f"Validation loss fell to {row[MONITOR]:.4f}: {path.name}")
 
 
@@ -122,8 +111,7 @@ def _wrote(state: RunState, path: Path) -> bool:
 def write_log(run: Run, state: RunState) -> None:
     """Write the metrics per epoch and their curves."""
     log = pd.DataFrame(state.history)
-    with write_whole(run.log) as part:
-        log.to_csv(part, index=False, lineterminator="\n")
+    datasets.write_csv(log, run.log)
     draw_curves(log, run.curves)
 
 
@@ -137,12 +125,11 @@ CURVES = (
 
 def draw_curves(log: pd.DataFrame, path: Path) -> None:
     """Draw training and validation metrics over the epochs; those that a table lacks are skipped."""
-    from matplotlib.figure import Figure  # not pyplot: no display, no global state
     from matplotlib.ticker import MaxNLocator
 
     panels = [panel for panel in CURVES if panel[0] in log]
-    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
-    for axes, (name, label, title) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+    figure, grid = datasets.new_figure(4.5 * len(panels), 3.6, columns=len(panels))
+    for axes, (name, label, title) in zip(grid, panels, strict=True):
         axes.plot(log["epoch"], log[name], marker=".", label="training (augmented)")
         axes.plot(log["epoch"], log[f"val_{name}"], marker=".", label="validation")
         axes.set(xlabel="epoch", ylabel=label, title=title)
@@ -153,17 +140,19 @@ def draw_curves(log: pd.DataFrame, path: Path) -> None:
         figure.savefig(part, dpi=120)
 
 
+@dataclasses.dataclass(eq=False)
 class WandbLogger(keras.callbacks.Callback):
     """Send the metrics of every epoch, the configuration and the curves to Weights & Biases.
 
     wandb's own Keras callbacks read TensorFlow; `wandb.log` works on every backend.
     """
 
-    def __init__(self, project: str, config: dict, curves: Path):
+    project: str
+    config: dict
+    curves: Path
+
+    def __post_init__(self):
         super().__init__()
-        self._project = project
-        self._config = config
-        self._curves = curves
         self._run = None
 
     @staticmethod
@@ -184,25 +173,20 @@ class WandbLogger(keras.callbacks.Callback):
         )
 
     def on_train_begin(self, logs=None):
-        """Open the run."""
         import wandb
 
-        self._run = wandb.init(project=self._project, config=self._config)
+        self._run = wandb.init(project=self.project, config=self.config)
 
     def on_epoch_end(self, epoch, logs=None):
         """Log an epoch, counted from 1."""
         import wandb
 
         metrics = {key: float(value) for key, value in logs.items()}
-        if self._curves.is_file():
-            metrics["curves"] = wandb.Image(str(self._curves))
+        if self.curves.is_file():
+            metrics["curves"] = wandb.Image(str(self.curves))
         self._run.log(metrics, step=epoch + 1)
 
-    def on_train_end(self, logs=None):
-        """Close the run."""
-        self.close(0)
-
-    def close(self, exit_code: int) -> None:
+    def on_train_end(self, logs=None, exit_code=0):
         """Close the run, if there is one."""
         if self._run is not None:
             self._run.finish(exit_code)
@@ -231,12 +215,10 @@ class StepCallbacks(keras.callbacks.CallbackList):
     """
 
     def on_train_batch_end(self, batch, logs=None):
-        """Tell each callback that a step was sent to the device."""
         for callback in self.callbacks:
             callback.on_train_batch_end(batch)
 
     def on_test_batch_end(self, batch, logs=None):
-        """Tell each callback that a step of validation was sent to the device."""
         for callback in self.callbacks:
             callback.on_test_batch_end(batch)
 
@@ -249,20 +231,16 @@ class StepBar(keras.callbacks.Callback):
         self._steps, self._validation_steps = steps, validation_steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Begin a bar."""
         self._bar = Progress(total=self._steps, unit="steps", label=f"epoch {epoch + 1}", leave=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Advance the bar by one step."""
         self._bar.update()
 
     on_test_batch_end = on_train_batch_end
 
     def on_test_begin(self, logs=None):
-        """Begin a bar for validation."""
         self._bar.close()
         self._bar = Progress(total=self._validation_steps, unit="steps", label="validation", leave=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Close the bar."""
         self._bar.close()

@@ -6,13 +6,14 @@ The defaults are in `src/config.yaml`, which explains every key.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import numpy as np
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator, model_validator
 from pydantic.fields import FieldInfo
 
 from src import models
@@ -23,21 +24,20 @@ MAY_CHANGE = "may change on resume"
 OWN = "each process may have its own"
 """Marks a key that the processes of one training need not share."""
 
+Pair = tuple[float, float]
 
-@dataclasses.dataclass(frozen=True)
-class Ascending:
-    """Check that two numbers are within limits, the lower first."""
 
-    low: float
-    high: float
+def _ascending(low: float, high: float) -> WrapValidator:
+    """Require two numbers within limits, the lower first."""
 
-    def __call__(self, pair: tuple[float, float]) -> tuple[float, float]:
-        if not self.low <= pair[0] <= pair[1] <= self.high:
-            raise ValueError
-        return pair
+    def check(value: Any, validate: Callable[[Any], Pair]) -> Pair:
+        with suppress(TypeError, ValidationError):
+            pair = validate(tuple(value))  # JSON has lists
+            if low <= pair[0] <= pair[1] <= high:
+                return pair
+        raise ValueError(f"two ascending numbers in {low:g}..{high:g}")
 
-    def __str__(self) -> str:
-        return f"two ascending numbers in {self.low:g}..{self.high:g}"
+    return WrapValidator(check)
 
 
 def _address(address: str) -> str:
@@ -58,7 +58,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Half = Annotated[float, Field(ge=0, le=0.5)]
-Pair = tuple[float, float]
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
@@ -156,21 +155,21 @@ class AugmentConfig(_Section):
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
     gamma_probability: Fraction = 0.0
-    gamma: Annotated[Pair, AfterValidator(Ascending(0.1, 10))] = (1.0, 1.0)
+    gamma: Annotated[Pair, _ascending(0.1, 10)] = (1.0, 1.0)
     colour_cast_probability: Fraction = 0.0
     colour_cast: Fraction = 0.0
     grey_probability: Fraction = 0.0
     blur_probability: Fraction = 0.0
-    blur_sigma: Annotated[Pair, AfterValidator(Ascending(0, 0.2))] = (0.0, 0.0)
+    blur_sigma: Annotated[Pair, _ascending(0, 0.2)] = (0.0, 0.0)
     motion_probability: Fraction = 0.0
-    motion_length: Annotated[Pair, AfterValidator(Ascending(0, 0.5))] = (0.0, 0.0)
+    motion_length: Annotated[Pair, _ascending(0, 0.5)] = (0.0, 0.0)
     low_resolution_probability: Fraction = 0.0
-    low_resolution_pixels: Annotated[Pair, AfterValidator(Ascending(4, 4096))] = (4096.0, 4096.0)
+    low_resolution_pixels: Annotated[Pair, _ascending(4, 4096)] = (4096.0, 4096.0)
     jpeg_probability: Fraction = 0.0
-    jpeg_quality: Annotated[Pair, AfterValidator(Ascending(1, 100))] = (100.0, 100.0)
+    jpeg_quality: Annotated[Pair, _ascending(1, 100)] = (100.0, 100.0)
     erasing_probability: Fraction = 0.0
-    erasing_area: Annotated[Pair, AfterValidator(Ascending(0.001, 0.99))] = (0.02, 0.4)
-    erasing_aspect: Annotated[Pair, AfterValidator(Ascending(0.01, 100))] = (0.3, 1 / 0.3)
+    erasing_area: Annotated[Pair, _ascending(0.001, 0.99)] = (0.02, 0.4)
+    erasing_aspect: Annotated[Pair, _ascending(0.01, 100)] = (0.3, 1 / 0.3)
     mixup_alpha: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
@@ -192,11 +191,7 @@ class Config(_Section):
 
     @classmethod
     def check(cls, cfg: DictConfig) -> Self:
-        """Check a composed configuration.
-
-        Raises:
-            UserError: a value has the wrong type or is outside its limits.
-        """
+        """Check a composed configuration; raise `UserError` if a value has the wrong type or is outside its limits."""
         try:
             values = plain_values(cfg)
         except InterpolationResolutionError as error:
@@ -229,9 +224,7 @@ class TargetConfig:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Find the keys by which a configuration cannot resume a run of another, each with both values.
 
-    Args:
-        before: The run's; keys that did not exist then have their default.
-        now: The other.
+    Keys that did not exist `before` have their default there.
     """
     defaults = flatten(plain_values(OmegaConf.load(ROOT / "src" / "config.yaml"), resolve=False))
     earlier, later = defaults | flatten(before), flatten(now)
@@ -292,14 +285,12 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     if len(path) == 1:
         return f"{key} must have the keys that it has in src/config.yaml, got {values[key]!r}"
     section, name = path
-    field = _field(key)
-    ascending = [str(check.func) for check in field.metadata if isinstance(getattr(check, "func", None), Ascending)]
-    expected = ascending or [
+    expected = [
         _EXPECTED.get(one["type"], one["msg"]).format(**_plain(one.get("ctx", {})))
         for one in errors
         if one["loc"][:2] == (section, name)
     ]
-    if type(None) in get_args(field.annotation):
+    if type(None) in get_args(_field(key).annotation):
         expected.append("null")
     return f"{key} must be {' or '.join(dict.fromkeys(expected))}, got {values[section][name]!r}"
 

@@ -17,10 +17,7 @@ from src.training.generator import BatchSettings, ImageSequence
 from src.training.targets import age_class_weights, has_ranges
 
 
-def make_sequences(
-    cfg: Config,
-    group: Group = ALONE,
-) -> tuple[ImageSequence, ImageSequence, float]:
+def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, ImageSequence, float]:
     """Make the training and validation batches, and choose the model's margin.
 
     Of several processes each gets its share of every batch.
@@ -41,41 +38,20 @@ def make_sequences(
         columns = [name for name in ("gender", "age", *AGE_RANGE_COLUMNS) if name in parts[split]]
         labels = parts[split][columns].to_numpy(np.float64)
         group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"images for {split}")
-    ranges = has_ranges(table)
-    settings = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
-    training = ImageSequence(
-        parts["train"],
-        dataclasses.replace(settings, shuffle=True, steps=cfg.train.steps_per_epoch),
-        cfg.augment,
-        TargetConfig(
-            cfg.train.age_target,
-            cfg.train.age_sigma,
-            age_class_weights(parts["train"], cfg.train.age_class_weights),
-            ranges,
-        ),
-        cfg.train.workers,
-    )
-    validation = ImageSequence(
-        parts["val"],
-        dataclasses.replace(settings, fill_up=True, steps=cfg.train.validation_steps),
-        target=TargetConfig(has_ranges=ranges),
-        workers=cfg.train.workers,
-    )
+    ranges, workers = has_ranges(table), cfg.train.workers
+    common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
+    settings = dataclasses.replace(common, shuffle=True, steps=cfg.train.steps_per_epoch)
+    class_weights = age_class_weights(parts["train"], cfg.train.age_class_weights)
+    target = TargetConfig(cfg.train.age_target, cfg.train.age_sigma, class_weights, ranges)
+    training = ImageSequence(parts["train"], settings, cfg.augment, target, workers)
+    settings = dataclasses.replace(common, fill_up=True, steps=cfg.train.validation_steps)
+    validation = ImageSequence(parts["val"], settings, target=TargetConfig(has_ranges=ranges), workers=workers)
     require_labels(training, validation, ", ".join(table_names(cfg)))
     return training, validation, margin
 
 
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:
-    """Check that there are labels to train and to validate on; clear those of heads that are not trained.
-
-    Args:
-        training: Batches of training.
-        validation: Batches of validation.
-        names: The tables, for people.
-
-    Raises:
-        UserError: a part has no label of any head, or validation none of a head that is trained.
-    """
+    """Require labels to train and to validate on; clear those of heads that are not trained."""
     validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
     for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
         if not sequence.heads:
@@ -104,10 +80,7 @@ def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFra
 
 
 def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Drop the rows whose image file cannot be read; each file is decoded once, at an eighth of its size.
-
-    Args:
-        table: Rows as in `src/datasets/table.py`; images inside the table need no check.
+    """Drop the rows whose image file, if any, cannot be read; each is decoded once, at an eighth of its size.
 
     Returns:
         The table without these rows, with a new index, and `(path, reason)` of each unreadable file.
@@ -131,11 +104,7 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
 
 
 def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
-    """Return the configured margin, or the smallest of the table.
-
-    Raises:
-        UserError: the configured margin is negative or above the table's.
-    """
+    """Return the configured margin, which must be in 0..the smallest of the table, or that of the table."""
     if margin is None:
         return float(table["margin"].min())
     datasets.require_margin(table, margin, "data.margin")

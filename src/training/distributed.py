@@ -26,23 +26,15 @@ from src.training.config import Config
 
 HEARTBEAT_SECONDS = 20
 """A process that JAX has not heard of for so long counts as ended, and all others end."""
-GRACE_SECONDS = 5
-"""How long process 0 outlives an error of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The processes and devices that train together.
-
-    Attributes:
-        processes: Number of processes.
-        process_id: This one's number, from 0; process 0 writes the files.
-        devices: Devices of all processes together.
-    """
+    """The processes and devices that train together."""
 
     processes: int = 1
-    process_id: int = 0
-    devices: int = 1
+    process_id: int = 0  # of this one; process 0 writes the files
+    devices: int = 1  # of all processes together
 
     @property
     def is_first(self) -> bool:
@@ -69,9 +61,7 @@ class Group:
     def arrays_from_first(self, make: Callable[[], list[np.ndarray]], like: list[np.ndarray]) -> list[np.ndarray]:
         """Return what `make`, called in process 0 only and outside of the distribution, returns there.
 
-        Args:
-            make: Returns arrays of the shapes of `like`; they are converted to its types.
-            like: Any arrays of the right shapes and types, known in all processes.
+        The arrays have the shapes of `like`, which all processes know, and are converted to its types.
         """
         if self.processes == 1:
             return make()
@@ -129,12 +119,12 @@ def join(cfg: Config) -> Iterator[Group]:
 def _ending_together(process_id: int) -> Iterator[None]:
     """Say in one line that another process has ended; JAX raises exceptions of several types.
 
-    Process 0 waits after an error: the others lose JAX's service with it, and may be about to end with their own.
+    Process 0 waits 5 seconds after an error: the others lose JAX's service with it, and may be about to end too.
     """
     try:
         yield
     except BaseException as error:
-        time.sleep(0 if process_id else GRACE_SECONDS)
+        time.sleep(0 if process_id else 5)
         lost = re.search(r"Gloo|NCCL|UNAVAILABLE|[Cc]oordination|[Cc]onnection", str(error))
         if not lost or not isinstance(error, Exception) or isinstance(error, UserError | JobError | OSError):
             raise
@@ -205,12 +195,7 @@ def local_devices(local_id: int, devices: int | Literal["auto"], environment: Ma
     """Choose which GPUs of its machine a process takes, as JAX's variable `JAX_LOCAL_DEVICE_IDS`.
 
     The processes of a machine share its GPUs: one each, or `devices` each. Where the launcher shows a process its own
-    GPUs only (`CUDA_VISIBLE_DEVICES` of as many), it takes these.
-
-    Args:
-        local_id: Number of the process among those of its machine.
-        devices: `train.devices`.
-        environment: Variables of the launcher.
+    GPUs only (`CUDA_VISIBLE_DEVICES` of as many), it takes these. `local_id` numbers the processes of the machine.
     """
     each = 1 if devices == "auto" else devices
     visible = [gpu for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
@@ -219,11 +204,7 @@ def local_devices(local_id: int, devices: int | Literal["auto"], environment: Ma
 
 
 def describe_open_mpi_5(environment: MutableMapping[str, str], coordinator: str | None) -> None:
-    """Set the variable of Open MPI 4 from which JAX reads where process 0 is; version 5 has none.
-
-    Raises:
-        UserError: several machines, and no coordinator.
-    """
+    """Set the variable of Open MPI 4 from which JAX reads where process 0 is; version 5 has none."""
     variable = "OMPI_MCA_orte_hnp_uri"
     if "OMPI_COMM_WORLD_SIZE" not in environment or variable in environment:
         return

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from src import images
-from src.datasets import require_crops, require_margin
+from src.datasets import face_boxes, require_crops, require_margin
 from src.labels import AGE_CLASSES, HEADS
-from src.training import augmentation, targets
+from src.training import targets
+from src.training.augmentation import apply_augmentation, draw_augmentation
 from src.training.config import AugmentConfig, TargetConfig
 from src.training.mixup import apply_mixup, draw_mixup, mix_weights
 from src.training.prefetch import Prefetcher
@@ -29,10 +30,7 @@ logger = logging.getLogger(__name__)
 
 Heads = tuple[np.ndarray, np.ndarray]
 """One array for each of `HEADS`."""
-Arrays = tuple[np.ndarray, Heads, Heads]
 
-BATCHES_AHEAD = 10
-"""How many batches the workers read ahead."""
 # Independent streams of random numbers from one seed.
 _ORDER, _IMAGE, _MIXUP = 1, 2, 3
 
@@ -48,28 +46,19 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """Which rows make a batch, and what is cut out of their images.
+    """Which rows make a batch, and what is cut out of their images."""
 
-    Attributes:
-        img_size: Side of the model's input in pixels.
-        batch_size: Rows per batch, over all processes.
-        margin: The model's margin in box widths; at most that of every image.
-        seed: Everything random follows from it, the epoch and the row.
-        shuffle: A new order of all rows in every epoch; the last batch is filled up with the first rows of the epoch.
-        fill_up: Fill the last batch up with rows of weight 0. Metrics stay those of the rows that are there: Keras
-            divides the sum of losses by all rows, so all weights are raised by the factor that makes up for it.
-        share: This process and the number of processes: each reads as many rows of every batch.
-        steps: Batches per epoch where the table has more; with `shuffle`, other rows in every epoch.
-    """
-
-    img_size: int
-    batch_size: int
-    margin: float
-    seed: int = 0
+    img_size: int  # side of the model's input, pixels
+    batch_size: int  # rows per batch, over all processes
+    margin: float  # the model's, in box widths; at most that of every image
+    seed: int = 0  # everything random follows from it, the epoch and the row
+    # A new order of all rows in every epoch; the last batch is filled up with the first rows of the epoch.
     shuffle: bool = False
+    # Fill the last batch up with rows of weight 0. Metrics stay those of the rows that are there: Keras divides the sum
+    # of losses by all rows, so all weights are raised by the factor that makes up for it.
     fill_up: bool = False
-    share: tuple[int, int] = (0, 1)
-    steps: int | None = None
+    share: tuple[int, int] = (0, 1)  # this process and the number of processes: each reads as many rows of every batch
+    steps: int | None = None  # batches per epoch where the table has more; with `shuffle`, other rows in every epoch
 
 
 class ImageSequence(keras.utils.PyDataset):
@@ -108,7 +97,7 @@ class ImageSequence(keras.utils.PyDataset):
         self._augment = augment if augment is not None and augment.enabled else None
         self._batches = math.ceil(len(table) / settings.batch_size)
         self._order: tuple[int, np.ndarray | None] = (-1, None)  # the last epoch's order of rows
-        self._prefetcher = Prefetcher(self.make, len(self), workers, BATCHES_AHEAD)
+        self._prefetcher = Prefetcher(self.make, len(self), workers, ahead=10)
         self._named: set[str] = set()
         self._known: dict[int, int] = {}  # labels by index
         self._read_columns(table, target or TargetConfig())
@@ -117,7 +106,7 @@ class ImageSequence(keras.utils.PyDataset):
         self._names = table["path"].to_numpy(dtype=object)
         self._arrays = table["image"].to_numpy(dtype=object) if "image" in table else None
         self._margins = table["margin"].to_numpy(dtype=np.float64)
-        self._boxes = table[images.BOX_COLUMNS].to_numpy(dtype=np.float64) if images.BOX_COLUMNS[0] in table else None
+        self._boxes = face_boxes(table)
         genders = table["gender"].to_numpy(dtype=np.float64)
         ages = table["age"].to_numpy(dtype=np.float64)
         spreads = table["age_std"].to_numpy(dtype=np.float64) if "age_std" in table else None
@@ -159,7 +148,7 @@ class ImageSequence(keras.utils.PyDataset):
     def __len__(self) -> int:
         return min(self._batches, self.settings.steps or self._batches)
 
-    def __getitem__(self, index: int) -> Arrays:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Heads, Heads]:
         batch = self._prefetcher.get(self.epoch, index)
         for name, reason in batch.unreadable:
             if name not in self._named:
@@ -229,27 +218,18 @@ class ImageSequence(keras.utils.PyDataset):
     def _model_input(self, epoch: int, row: int) -> np.ndarray:
         """Build one row's model input, `(size, size, 3)` uint8, before mixup; raises `ImageError`."""
         image, size = self._read_image(row), self.settings.img_size
-        region = images.face_region(image.shape[:2], self._margins[row], self.settings.margin, self._box(row))
+        region = images.face_region(image.shape[:2], self._margins[row], self.settings.margin, self._boxes[row])
         if self._augment is None:
             left, top, right, bottom = region
             return images.resize(image[top:bottom, left:right], size)
         rng = np.random.default_rng([_IMAGE, self.settings.seed, epoch, int(row)])
-        return augmentation.apply_augmentation(
-            image, region, size, augmentation.draw_augmentation(rng, self._augment, size)
-        )
-
-    def _box(self, row: int) -> images.Box | None:
-        """Return where the face is in the image of a row, if the table says so."""
-        if self._boxes is None or np.isnan(self._boxes[row, 0]):
-            return None
-        left, top, right, bottom = map(int, self._boxes[row])
-        return left, top, right, bottom
+        return apply_augmentation(image, region, size, draw_augmentation(rng, self._augment, size))
 
     def _read_image(self, row: int) -> np.ndarray:
         """Read the whole image of a row; for training at a size that leaves the model's crop a quarter to zoom in."""
         if self._arrays is not None and self._arrays[row] is not None:
             return self._arrays[row]
-        if self._augment is None or self._box(row) is not None:  # boxes count in pixels of the full size
+        if self._augment is None or self._boxes[row] is not None:  # boxes count in pixels of the full size
             return images.read_image(self._names[row])
         cut_away = (1 + 2 * self._margins[row]) / (1 + 2 * self.settings.margin)
         return images.read_at_least(self._names[row], 1.25 * self.settings.img_size * cut_away)
@@ -268,11 +248,10 @@ def mix_batch(rng: np.random.Generator, batch: Batch, augment: AugmentConfig) ->
     if mixup is None:
         return batch
     genders, ages = batch.targets
-    return Batch(
-        apply_mixup(batch.images, mixup),
-        (apply_mixup(genders, mixup), targets.mix_age_targets(ages, mixup.share, mixup.partner)),
-        for_each_head(lambda weights: mix_weights(weights, mixup), batch.weights),
-        batch.unreadable,
+    return batch._replace(
+        images=apply_mixup(batch.images, mixup),
+        targets=(apply_mixup(genders, mixup), targets.mix_age_targets(ages, mixup.share, mixup.partner)),
+        weights=for_each_head(lambda weights: mix_weights(weights, mixup), batch.weights),
     )
 
 
@@ -282,9 +261,5 @@ def append_empty_rows(batch: Batch, count: int) -> Batch:
     def filled(values: np.ndarray) -> np.ndarray:
         return np.concatenate([values, np.zeros((count - len(values), *values.shape[1:]), values.dtype)])
 
-    return Batch(
-        filled(batch.images),
-        for_each_head(filled, batch.targets),
-        for_each_head(filled, batch.weights),
-        batch.unreadable,
-    )
+    faces, labels, weights, unreadable = batch
+    return Batch(filled(faces), for_each_head(filled, labels), for_each_head(filled, weights), unreadable)

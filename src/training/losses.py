@@ -77,10 +77,6 @@ class AgeMeanAbsoluteError(keras.metrics.Mean):
     NaN where no row has one.
     """
 
-    def __init__(self, name: str = "mae", dtype=None):
-        super().__init__(name=name, dtype=dtype)
-        self._direction = "down"
-
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch; a mixed row counts by its share of exact ages."""
         distribution = y_true[:, :AGE_CLASSES]
@@ -96,10 +92,6 @@ class AgeMeanAbsoluteError(keras.metrics.Mean):
 
 class AgeAccuracy(keras.metrics.Mean):
     """Share of rows whose most probable age is the true class or lies within the true range."""
-
-    def __init__(self, name: str = "accuracy", dtype=None):
-        super().__init__(name=name, dtype=dtype)
-        self._direction = "up"
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add a batch; of a mixed row the larger share counts."""

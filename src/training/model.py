@@ -1,14 +1,13 @@
 """From the configuration to a compiled network."""
 
-import os
 from collections.abc import Collection
 
 import keras
 
 from src import models
 from src.cli import UserError
-from src.labels import HEADS
-from src.models import WeightsInfo, sixteen_bit_type
+from src.labels import GENDERS, HEADS
+from src.models import sixteen_bit_type
 from src.training import losses
 from src.training.config import Config
 from src.training.distributed import ALONE, Group
@@ -26,7 +25,6 @@ def make_model(
     """Build and compile the network, with the weights that `model.weights` names.
 
     Args:
-        cfg: See `train`.
         steps_per_epoch: Batches of an epoch, for the schedule and the batch norm momentum.
         resuming: All variables are about to be loaded from a run's state; `model.weights` is not read again.
         group: Of several processes the first reads the weights and gives them to the others.
@@ -53,23 +51,19 @@ def _build(cfg: Config, start: str | None) -> keras.Model:
     pretrained = "imagenet" if start == "imagenet" else None
     model = models.get_model(cfg.model.model_name, cfg.model.img_size, pretrained, cfg.model.dropout)
     if start is not None and pretrained is None:
-        load_start_weights(model, start, cfg.model.model_name, cfg.model.img_size)
+        load_start_weights(model, start)
     return model
 
 
-def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: str, img_size: int) -> None:
-    """Load a weight file into a network that is about to be trained.
-
-    Raises:
-        UserError: the file is for another network; for other sizes the same network's weights fit.
-    """
+def load_start_weights(model: keras.Model, path: str) -> None:
+    """Load a weight file of the same network, of any size, into one that is about to be trained."""
     info = models.identify(path)
-    if info.model_name != model_name:
+    if info.model_name != model.name:
         raise UserError(
-            f"{path} must have weights of {model_name}, got those of {info.model_name}; "
+            f"{path} must have weights of {model.name}, got those of {info.model_name}; "
             f"use model.model_name={info.model_name}"
         )
-    if info.colour != "RGB" or info.gender_order != WeightsInfo(model_name, img_size, 0.0).gender_order:
+    if info.colour != "RGB" or info.gender_order != GENDERS:
         raise UserError(
             f"{path} must take RGB and give female, male, got {info.colour} and "
             f"{', '.join(info.gender_order)}; such weights can be used by demo.py and evaluate.py, not trained further"
@@ -78,18 +72,14 @@ def load_start_weights(model: keras.Model, path: str | os.PathLike, model_name: 
 
 
 def compile_model(
-    cfg: Config,
-    model: keras.Model,
-    steps_per_epoch: int,
-    has_ranges: bool = False,
-    heads: Collection[str] = HEADS,
+    cfg: Config, model: keras.Model, steps_per_epoch: int, has_ranges: bool = False, heads: Collection[str] = HEADS
 ) -> None:
     """Compile with the losses of the trained heads, the configured optimizer and the metrics of the log."""
     for layer in model.layers[: round(cfg.model.frozen * len(model.layers))]:
         layer.trainable = False  # batch norm too: it keeps its statistics
     for head in HEADS:
         model.get_layer(f"pred_{head}").trainable = head in heads
-    head_losses = ["categorical_crossentropy", losses.age_loss(float(cfg.train.age_expectation_weight), has_ranges)]
+    head_losses = ["categorical_crossentropy", losses.age_loss(cfg.train.age_expectation_weight, has_ranges)]
     metrics = [
         [keras.metrics.CategoricalAccuracy(name="accuracy")],
         [AgeAccuracy(name="accuracy"), AgeMeanAbsoluteError(name="mae")],

@@ -15,16 +15,15 @@ class Prefetcher(Generic[Batch]):
 
     What is read ahead is kept by (epoch, index) and forgotten when another epoch starts, so a batch can never be
     delivered in the place of another.
+
+    Args:
+        make: Makes the batch of an epoch and an index.
+        length: Batches per epoch.
+        workers: Threads; 0 makes each batch when it is asked for.
+        ahead: How many batches after the last one asked for are made.
     """
 
     def __init__(self, make: Callable[[int, int], Batch], length: int, workers: int, ahead: int):
-        """
-        Args:
-            make: Makes the batch of an epoch and an index.
-            length: Batches per epoch.
-            workers: Threads; 0 makes each batch when it is asked for.
-            ahead: How many batches after the last one asked for are made.
-        """
         self.make, self.length, self.workers, self.ahead = make, length, workers, ahead
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None

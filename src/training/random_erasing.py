@@ -17,14 +17,11 @@ class Erasing(NamedTuple):
 
 
 def draw_erasing(rng: np.random.Generator, height: int, width: int, config: AugmentConfig) -> Erasing | None:
-    """Draw the rectangle of random erasing (Zhong et al., arXiv 1708.04896).
+    """Draw the rectangle of random erasing (Zhong et al., arXiv 1708.04896); None where nothing is erased.
 
     Area (as a fraction of the image) and aspect ratio (height / width) are uniform in their ranges and drawn anew
     until the rectangle fits, 100 times at most; then its place is uniform among those where it fits, and every value
     of every pixel is uniform in 0..255.
-
-    Returns:
-        `None` where nothing is erased.
     """
     if rng.random() >= config.erasing_probability:
         return None

@@ -23,17 +23,11 @@ MONITOR = "val_loss"
 
 @dataclasses.dataclass
 class RunState:
-    """What a run must remember beside its variables.
+    """What a run must remember beside its variables."""
 
-    Attributes:
-        config: The resolved configuration of the run, to compare with when it is resumed.
-        history: One row of metrics per finished epoch.
-        id: Tells the run from every other, deleted ones included.
-    """
-
-    config: dict
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    id: str = ""
+    config: dict  # the resolved configuration, to compare with when the run is resumed
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of each finished epoch
+    id: str = ""  # tells the run from every other, deleted ones included
 
     @property
     def epochs(self) -> int:
@@ -47,52 +41,37 @@ class RunState:
         return int(min(finite, key=lambda row: row[MONITOR])["epoch"]) if finite else None
 
 
+@dataclasses.dataclass(frozen=True)
 class ResumeFile:
     """All variables of a training between two epochs, in one `.npz` file that is replaced whole.
 
     Of several processes the first alone writes and reads it.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: keras.Model | None,
-        average: WeightAverage | None = None,
-        group: Group = ALONE,
-    ):
-        self.path = path
-        self._model = model
-        self._average = average
-        self._group = group
+    path: Path
+    model: keras.Model
+    average: WeightAverage | None = None
+    group: Group = ALONE
 
     def _variables(self) -> list[keras.Variable]:
         """Weights, batch norm statistics, states of random generators, optimizer and averages, in a fixed order."""
-        assert self._model is not None  # who saves or loads variables has given one
-        average = self._average.shadow if self._average else []
-        return [*self._model.variables, *self._model.optimizer.variables, *average]
+        average = self.average.shadow if self.average else []
+        return [*self.model.variables, *self.model.optimizer.variables, *average]
 
     def save(self, state: RunState) -> None:
-        """Write variables and state; the file is replaced when all is written.
-
-        Raises:
-            OSError: the disk is full; the older file is whole.
-        """
+        """Write variables and state; the file is replaced when all is written."""
         arrays = {f"v{i}": to_numpy(variable) for i, variable in enumerate(self._variables())}
         with write_whole(self.path, durable=True) as part:
             np.savez(part, allow_pickle=False, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)
 
     def load_variables(self) -> None:
-        """Set all variables of the model, its optimizer and the averages.
-
-        Raises:
-            UserError: the file was written by another network or optimizer.
-        """
+        """Set all variables; raise `UserError` if the file is that of another network or optimizer."""
         variables = self._variables()
         now = [to_numpy(variable) for variable in variables]
-        arrays = self._group.arrays_from_first(lambda: self._read_arrays([array.shape for array in now]), now)
+        arrays = self.group.arrays_from_first(lambda: self._read_arrays([array.shape for array in now]), now)
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
-        models.finalize_normalization(self._model)
+        models.finalize_normalization(self.model)
 
     def _read_arrays(self, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         with _open(self.path) as file:
@@ -105,11 +84,7 @@ class ResumeFile:
 
 
 def read_state(path: Path) -> RunState:
-    """Read the state of a run without its variables.
-
-    Raises:
-        UserError: the file is damaged or not of this project.
-    """
+    """Read the state of a run without its variables; raise `UserError` if the file is damaged or foreign."""
     with _open(path) as file:
         return RunState(**json.loads(str(file["state"])))
 

@@ -20,20 +20,13 @@ class Run:
     """One training in a folder.
 
     The first run of a network is named `{model_name}_{img_size}`, later ones `{model_name}_{img_size}_run2` and so on.
-
-    Attributes:
-        folder: Where its files are.
-        name: What their names begin with.
-        log: Metrics per epoch, CSV.
-        curves: The same as an image.
-        resume: The state that `train.resume=true` reads.
     """
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
-        self.log = folder / f"{name}_log.csv"
-        self.curves = folder / f"{name}_curves.png"
-        self.resume = folder / f"{name}_resume.npz"
+        self.log = folder / f"{name}_log.csv"  # metrics per epoch
+        self.curves = folder / f"{name}_curves.png"  # the same as an image
+        self.resume = folder / f"{name}_resume.npz"  # the state that `train.resume=true` reads
         self._lock = FileLock(folder / f".{name}.lock", timeout=0)
 
     @property
@@ -79,15 +72,10 @@ def weights_lock(folder: Path) -> Iterator[None]:
 
 
 def begin_run(folder: Path, stem: str, config: dict) -> tuple[Run, RunState]:
-    """Take the first name that no run of the folder has.
-
-    Args:
-        folder: Made if it does not exist.
-        stem: `{model_name}_{img_size}`.
-        config: The resolved configuration.
+    """Take the first name, `{stem}` or `{stem}_run2` and so on, that no run of the folder has.
 
     Raises:
-        UserError: it is a file.
+        UserError: the folder is a file.
         OSError: it cannot be made or written to.
     """
     if folder.is_file():
@@ -114,14 +102,10 @@ def resume_run(folder: Path, stem: str, config: dict, wanted: bool | str, epochs
     """Take the run that continues with a configuration: an unfinished one first, then the last written.
 
     Args:
-        folder: Of the weight files.
         stem: `{model_name}_{img_size}`.
         config: The resolved configuration; keys that may change on resume do not count.
-        wanted: `train.resume`: `True`, `"auto"`, or the name of a run.
+        wanted: `train.resume`: `True`, `"auto"` (None if no run matches), or the name of a run.
         epochs: `train.epochs`.
-
-    Returns:
-        `None` for "auto" where no run matches.
 
     Raises:
         UserError: no run matches, or another process is training it.

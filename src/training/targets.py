@@ -8,22 +8,12 @@ import pandas as pd
 
 from src import labels
 from src.cli import UserError
-from src.labels import AGE_CLASSES
 
 AGE_TARGETS = ("onehot", "gaussian")
-MIN_SPREAD = 0.5
-"""Years: votes that all agree still leave half a class of doubt, and the density divides by the spread."""
 
 
 def gender_targets(genders: np.ndarray) -> np.ndarray:
-    """Encode genders one-hot.
-
-    Args:
-        genders: `(n,)`, 0, 1 or NaN.
-
-    Returns:
-        `(n, 2)` float32, rows sum to 1.
-    """
+    """Encode genders `(n,)`, 0, 1 or NaN, one-hot: `(n, 2)` float32, rows sum to 1."""
     classes = np.arange(len(labels.GENDERS))
     onehot = (genders[:, np.newaxis] == classes).astype(np.float32)
     onehot[np.isnan(genders)] = 1 / len(classes)
@@ -58,8 +48,8 @@ def age_targets(
     distance = np.arange(labels.AGE_CLASSES) - ages[:, np.newaxis]  # (n, 101) years
     targets = np.maximum(1 - np.abs(distance), 0) if kind == "onehot" else _density(distance, np.full(len(ages), sigma))
     if spreads is not None:
-        voted = ~np.isnan(spreads)
-        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], MIN_SPREAD))
+        voted = ~np.isnan(spreads)  # votes that all agree still leave half a class of doubt
+        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], 0.5))
     targets[unknown] = 1
     return (targets / targets.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -176,7 +166,7 @@ def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
 
 def age_counts(table: pd.DataFrame) -> np.ndarray:
     """Count the rows of each age, `(101,)` float64; a range counts in equal parts for each of its ages."""
-    counts = np.bincount(table["age"].dropna().round().astype(int), minlength=AGE_CLASSES).astype(float)
+    counts = np.bincount(table["age"].dropna().round().astype(int), minlength=labels.AGE_CLASSES).astype(float)
     if has_ranges(table):
         ranges = table_ranges(table)
         counts += (ranges / np.maximum(ranges.sum(axis=1, keepdims=True), 1)).sum(axis=0)

@@ -28,11 +28,10 @@ from src.training.resume import ResumeFile, RunState
 from src.training.runs import Run, begin_run, resume_run
 from src.training.weight_average import WeightAverage
 
-SAME_COMMAND = ("the same command", "the same command and train.resume=true")
-"""What to run after Ctrl-C: where no epoch is done, and where some are."""
 
-
-def train(config: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras.callbacks.History:
+def train(
+    config: DictConfig, commands: tuple[str, str] = ("the same command", "the same command and train.resume=true")
+) -> keras.callbacks.History:
     """Train a network and write its best weights, a log, curves and a state to resume from.
 
     Args:
@@ -67,11 +66,7 @@ def train(config: DictConfig, commands: tuple[str, str] = SAME_COMMAND) -> keras
 
 
 def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
-    """Take a new run, or with `train.resume` one whose configuration computes the same, for process 0.
-
-    Raises:
-        UserError: there is none to resume.
-    """
+    """Take a new run, or with `train.resume` one whose configuration computes the same, for process 0."""
     folder = Path(cfg.train.checkpoint_dir or ROOT / "checkpoints")
     stem = f"{cfg.model.model_name}_{cfg.model.img_size}"
     config = cfg.dump()
@@ -153,7 +148,7 @@ def _fit(cfg, model, training, validation, callbacks, state) -> keras.callbacks.
     except BaseException:
         for callback in callbacks:
             if isinstance(callback, WandbLogger):
-                callback.close(1)
+                callback.on_train_end(exit_code=1)
         raise
     return _history(history, state)
 

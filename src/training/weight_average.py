@@ -34,7 +34,6 @@ class WeightAverage(keras.callbacks.Callback):
         return self._averages
 
     def on_train_batch_end(self, batch, logs=None):
-        """Move the averages towards the weights."""
         if self._step is None:  # later steps are counted: asking the optimizer is waiting for the device
             sync_state(self.model)
             self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
@@ -43,13 +42,11 @@ class WeightAverage(keras.callbacks.Callback):
         self._moving.step(min(self.decay, (1 + self._step) / (10 + self._step)))
 
     def on_test_begin(self, logs=None):
-        """Validate the averages."""
         sync_state(self.model)
         self._applied = self.applied()
         self._applied.__enter__()
 
     def on_test_end(self, logs=None):
-        """Give the weights back to training."""
         self._applied.__exit__(None, None, None)
 
     @contextmanager
