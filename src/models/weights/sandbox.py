@@ -55,11 +55,7 @@ def _validate_once(path: Path, stamp: tuple[int, int]) -> None:
 
 
 def validate(path: Path) -> None:
-    """Read all of a weight file in another process, so that reading it afterwards is safe.
-
-    Raises:
-        UserError: It cannot be read, or the process crashed, took too long or too much memory.
-    """
+    """Raise `UserError` unless another process reads all of a weight file, in time, within memory, without a crash."""
     published.check_regular(path)
     if not sys.executable:  # Python embedded in another program: no interpreter to start
         read_through(path)
