@@ -170,11 +170,14 @@ def show_warnings() -> None:
     logging.getLogger("src").handlers = [handler]
 
 
-class LineHandler(logging.StreamHandler):
-    """Write each record above a progress bar where there is one."""
+class LineHandler(logging.Handler):
+    """Write each record to stderr, above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        Progress.write(self.format(record), file=self.stream)
+        try:
+            Progress.write(self.format(record), file=sys.stderr)
+        except Exception:  # a full disk, say; the work goes on
+            self.handleError(record)
 
 
 class PrintableFormatter(logging.Formatter):
