@@ -17,7 +17,7 @@ network=(model.model_name=EfficientNetLite0 model.batch_size=64 train.optimizer_
   train.schedule=cosine train.ema=0.998 train.age_target=gaussian train.age_expectation_weight=0.2 augment.mixup_alpha=0)
 
 train() {
-  "$python" train.py "$@" "${overrides[@]}"
+  "$python" train.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
 tables() {

@@ -82,7 +82,7 @@ def held_stderr() -> Iterator[None]:
 def _is_standard(stream: TextIO) -> bool:
     try:
         return stream.fileno() == 2
-    except (OSError, ValueError):  # a stream in memory, or closed
+    except (OSError, ValueError, AttributeError):  # a stream in memory, closed, or another object
         return False
 
 

@@ -61,6 +61,20 @@ def test_without_stderr(tmp_path):
     assert done.stdout == "done\n"
 
 
+def test_stderr_that_is_no_file():
+    script = """
+import sys
+from src import held_stderr
+class Tee:
+    write, flush = sys.stdout.write, sys.stdout.flush
+sys.stderr = Tee()
+with held_stderr():
+    print("said", file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("said\n", "")
+
+
 @pytest.mark.slow
 def test_keras_is_imported_without_a_line():
     script = "import src, keras; print(keras.backend.backend())"

@@ -1,8 +1,7 @@
 """Tables of labelled face images: every source of one, and face crops out of whole photos."""
 
 from src.datasets import label_checks
-from src.datasets.appa_real import FOLDERS as APPA_REAL_FOLDERS
-from src.datasets.appa_real import load as load_appa_real
+from src.datasets.appa_real import FOLDERS as APPA_REAL_FOLDERS, load as load_appa_real
 from src.datasets.cropping import CropSettings, crop_folder
 from src.datasets.csv_table import write_csv
 from src.datasets.imdb_wiki import create_db as create_imdb_wiki

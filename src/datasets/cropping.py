@@ -176,7 +176,7 @@ def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index,
     copies = (output_dir / f"faces_before_{number}.csv" for number in itertools.count(1))
     copy = next(path for path in copies if not path.exists())
     shutil.copyfile(output_dir / FACES, copy)
-    return [f"{count:,} labels or notes of crops that are gone or changed: {copy}"]
+    return [f"cells filled in for {count:,} crop(s) that are gone or changed: {copy}"]
 
 
 def _crop_new(

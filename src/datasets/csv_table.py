@@ -98,7 +98,7 @@ def read_other_columns(path: Path) -> pd.DataFrame:
     header = _trimmed(header)
     rows = [(*row, *[""] * len(header))[: len(header)] for row in rows]
     table = pd.DataFrame(rows, columns=header, dtype=object)
-    return table[[name for name in header if name.lower() not in KNOWN_COLUMNS]]
+    return table[[name for name in header if name and name.lower() not in KNOWN_COLUMNS]]
 
 
 def read_cells(path: Path, required: Callable[[Sequence[str]], Sequence[str]]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.files import file_sha256, map_threads
+from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS
 
 MAX_NAMED = 5
@@ -25,9 +26,9 @@ def locate(folder: str | os.PathLike, names: Iterable[str]) -> list[str]:
 def _locate(folder: str, name: str) -> str:
     for spelling in _spellings(name):
         path = os.path.join(folder, spelling)
-        for candidate in (os.path.normpath(path), path):  # the second for `..` behind a link
-            if os.path.isfile(candidate):
-                return candidate
+        if os.path.isfile(path):
+            plain = os.path.normpath(path)  # another file, or none, where `..` stands behind a link
+            return plain if os.path.exists(plain) and os.path.samefile(plain, path) else path
     return os.path.normpath(os.path.join(folder, name))
 
 
@@ -70,13 +71,14 @@ def warn_repeated(table: pd.DataFrame) -> None:
     """
     if "image" in table:  # images inside a table have no file
         table = table[table["image"].isna()]
-    rows = table[table["path"].duplicated(keep=False)]
+    face = ["path", *(name for name in BOX_COLUMNS if name in table)]  # an image may show several
+    rows = table[table.duplicated(face, keep=False)]
     if rows.empty:
         return
 
     def differing_in(*columns: str) -> set[str]:
-        kinds = rows.reindex(columns=["path", *columns]).drop_duplicates()
-        return set(kinds.loc[kinds["path"].duplicated(), "path"])
+        kinds = rows.reindex(columns=[*face, *columns]).drop_duplicates()
+        return set(kinds.loc[kinds.duplicated(face), "path"])
 
     relabelled = differing_in("gender", "age", *AGE_RANGE_COLUMNS)
     for images, problem, result in (

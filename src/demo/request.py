@@ -1,4 +1,4 @@
-"""What is asked of the demo, checked before anything slow is imported: a mistake gets its answer at once."""
+"""What is asked of the demo, checked before anything slow is imported, so that an invalid request fails at once."""
 
 import os
 import re

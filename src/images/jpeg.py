@@ -11,6 +11,8 @@ START_OF_SCAN = 0xDA
 ZEROED_BLOCK = bytes(512)
 """What a file system leaves of a block that was never written; hardly any healthy photo holds so many zeros."""
 DECODE = "import sys, cv2, numpy; cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8), 1)"
+PATIENCE = 60.0
+"""Seconds for decoding an image once more."""
 
 logger = logging.getLogger(__name__)
 _checked: set[str] = set()
@@ -27,7 +29,8 @@ def smallest_side(data: bytes) -> int:
 
 def is_cut_off(data: bytes) -> bool:
     """Tell whether a file is a JPEG that ends before its image does."""
-    return data.startswith(START_OF_IMAGE) and data.rfind(END_OF_IMAGE, _first_scan(data)) < 0
+    start = _first_scan(data)  # thumbnails before it have ends of their own
+    return data.startswith(START_OF_IMAGE) and data.rfind(END_OF_IMAGE, start if start < len(data) else 0) < 0
 
 
 def warn_if_damaged(path: str | os.PathLike, data: bytes) -> None:
@@ -54,7 +57,11 @@ def has_zeroed_block(data: bytes) -> bool:
 def _libjpeg_complains(data: bytes) -> bool:
     if not sys.executable:  # an embedded Python
         return False
-    done = subprocess.run([sys.executable, "-c", DECODE], input=data, capture_output=True, check=False)
+    command = [sys.executable, "-P", "-c", DECODE]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return False
     return b"Corrupt JPEG data" in done.stderr
 
 
@@ -69,6 +76,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         return
     place = 2
     while place + 9 <= len(data) and data[place] == 0xFF:
+        if data[place + 1] == 0xFF:  # markers may have fill bytes in front
+            place += 1
+            continue
         yield data[place + 1], place
         if data[place + 1] == START_OF_SCAN:
             return

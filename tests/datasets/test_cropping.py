@@ -272,7 +272,7 @@ def test_labels_of_photos_that_are_gone_are_kept_aside(tmp_path, stub_detector):
     (tmp_path / "in" / "c.jpg").write_bytes(b"damaged")
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
     before = tmp_path / "out" / "faces_before_1.csv"
-    assert lines[-1] == f"2 labels or notes of crops that are gone or changed: {before}"
+    assert lines[-1] == f"cells filled in for 2 crop(s) that are gone or changed: {before}"
     assert before.read_text() == whole
     assert list(cells(tmp_path / "out")["img_paths"]) == ["d_0.jpg"]
 
@@ -296,6 +296,17 @@ def test_columns_that_a_user_added_stay(tmp_path, stub_detector):
     before = tmp_path / "out" / "faces_before_1.csv"
     assert str(before) in crop_folder(tmp_path / "in", tmp_path / "out")[-1]
     assert cells(tmp_path / "out", before.name).equals(again)
+
+
+def test_a_column_without_a_name_is_no_note(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    faces = cells(tmp_path / "out")
+    faces.to_csv(tmp_path / "out" / "faces.csv")  # pandas puts row numbers in front
+    (tmp_path / "in" / "b.jpg").unlink()
+    for _ in range(2):
+        assert len(crop_folder(tmp_path / "in", tmp_path / "out")) == 1
+        assert cells(tmp_path / "out").equals(faces[:1])
 
 
 def test_labels_and_filled_in_cells_are_merged_cell_by_cell(tmp_path, stub_detector):
@@ -340,7 +351,7 @@ def test_labels_of_a_replaced_photo_are_forgotten(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", shade=220)
     lines = crop_folder(tmp_path / "in", tmp_path / "out")
     assert list(cells(tmp_path / "out")["ages"]) == ["", "30"]
-    assert lines[-1].startswith("1 labels or notes of crops that are gone or changed")
+    assert lines[-1].startswith("cells filled in for 1 crop(s) that are gone or changed")
     assert cells(tmp_path / "out", "faces_before_1.csv").equals(faces)
     assert abs(read_image(tmp_path / "out" / "a_0.jpg").mean() - 220) < 2
 

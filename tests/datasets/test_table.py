@@ -7,8 +7,7 @@ from imdb_wiki_files import serial_day, write_imdb_wiki
 from scipy.io import savemat
 
 from src.cli import UserError
-from src.datasets import table as datasets
-from src.datasets import utkface
+from src.datasets import table as datasets, utkface
 from src.datasets.csv_table import write_csv
 from src.datasets.splits import content_split
 from src.datasets.table import load_table, require_crops
@@ -333,6 +332,9 @@ def test_images_in_several_rows_are_counted_and_named(root, tmp_path, caplog):
         f"1 image(s) are in more than one split, such as {tmp_path / 'd.jpg'}: metrics on training images are too good",
     ]
     caplog.clear()
+    boxes = ["0,1,a.jpg,0.1,0,0,9,9", "1,2,a.jpg,0.1,9,0,18,9"]  # two faces
+    write_text(tmp_path / "c.csv", HEADER + ",margin,left,top,right,bottom", *boxes)
+    load_table([tmp_path / "c.csv"])
     load_table([tmp_path / "b.csv", tmp_path / "b.csv"])  # as often as it is named: that is asked for
     assert caplog.messages == []
 

@@ -98,9 +98,11 @@ def test_healthy_files_are_not_named(tmp_path, caplog):
     healthy = noise()
     padded = healthy + bytes(4096)
     comment = healthy[:2] + b"\xff\xfe\x10\x02" + bytes(4096) + healthy[2:]
-    for data in (healthy, padded, comment):
+    filled = comment[:2] + b"\xff" * 3 + comment[2:] + b"a trailer"  # fill bytes may stand before a marker
+    assert jpeg.smallest_side(filled) == 100
+    for data in (healthy, padded, comment, filled):
         assert not jpeg.has_zeroed_block(data)
-    for data in (zeros, healthy, padded, comment):
+    for data in (zeros, healthy, padded, comment, filled):
         (tmp_path / "a.jpg").write_bytes(data)
         images.read_image(tmp_path / "a.jpg")
     assert caplog.messages == []
@@ -112,6 +114,12 @@ def test_a_file_that_is_cut_off_is_an_error_that_says_so(tmp_path, settings):
     for length in (3, 100, len(whole) * 6 // 10, len(whole) - 1):
         (tmp_path / "a.jpg").write_bytes(whole[:length])
         assert images.unreadable_reason(tmp_path / "a.jpg") == "the JPEG file is cut off"
+
+
+def test_a_file_with_a_damaged_header_is_not_called_cut_off(tmp_path):
+    whole = noise()
+    (tmp_path / "a.jpg").write_bytes(whole[:2] + bytes(20) + whole[22:])
+    assert images.unreadable_reason(tmp_path / "a.jpg") == "not an image that OpenCV can read, or damaged"
 
 
 def test_a_file_whose_end_was_never_written_is_named(tmp_path, caplog):

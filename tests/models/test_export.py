@@ -11,8 +11,7 @@ import pytest
 from strange_files import random_images, randomize, shorten_efficientnets, shorten_mobilenets
 
 from src.cli import ROOT, JobError, UserError
-from src.models import efficientnet_lite, weights
-from src.models import export as exporting
+from src.models import efficientnet_lite, export as exporting, weights
 from src.models.export import FORMATS, export_beside, export_model
 from src.models.factory import get_model
 from src.models.weights.info import WeightsInfo

@@ -13,8 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_networks import INFO, heads, network, write
 
 from src.cli import UserError
-from src.models.weights import onnx as onnx_files
-from src.models.weights import sandbox
+from src.models.weights import onnx as onnx_files, sandbox
 
 
 def refuse(path: Path) -> str:
