@@ -117,6 +117,9 @@ def read_filled_in(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     Returns:
         The labels, columns `gender`, `age`, `split`, `ethnicity`, and `age_min`, `age_max` where the table has them;
         and the columns that a user has added, as text. The index of both is the path of the crop below its folder.
+
+    Raises:
+        UserError: wrong cells in the table, or it is none.
     """
     if not path.exists():
         return pd.DataFrame(columns=[*LABELS, "split", "ethnicity"]), pd.DataFrame()
@@ -137,6 +140,12 @@ def faces_table(
     """Build `faces.csv`: one row per crop in the order of the photos.
 
     A label of the photo precedes what was filled in by hand, which precedes an empty cell.
+
+    Args:
+        records: Of those photos that are done, by name.
+        filled_in: Labels by crop, the first of the tables of `read_filled_in`.
+        added: Columns of a user by crop, the second of them.
+        margin: Of the crops.
 
     Returns:
         The columns of `faces.csv`, see `src.datasets.cropping`, then those of `added`; unknown cells are "".

@@ -71,7 +71,7 @@ def calculate_age(dob: np.ndarray, photo_taken: np.ndarray) -> np.ndarray:
         `(n,)` float64: `photo_taken` less the year of birth, less 1 for those who are born in July or later.
     """
     days = np.where(np.isfinite(dob) & (dob >= FIRST_DAY), dob, FIRST_DAY).astype(np.int64)
-    dates = (days - 719529).astype("datetime64[D]")  # since 1 January 1970
+    dates = (days - 719529).astype("datetime64[D]")  # 719529 is MATLAB's day number of 1 January 1970
     months = dates.astype("datetime64[M]").astype(np.int64)
     birth_year, birth_month = 1970 + months // 12, months % 12
     return photo_taken.astype(np.float64) - birth_year - (birth_month >= 6)

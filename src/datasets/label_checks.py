@@ -25,7 +25,11 @@ PROBLEMS = ("age below 0", f"age above {MAX_AGE}", "one person, two genders", "o
 
 
 def read_databases(folder: Path, databases: Iterable[str], min_score: float) -> dict[str, pd.DataFrame]:
-    """Read the labels of the databases that exist in `folder` as `{db}_crop/{db}.mat`, of which there must be one."""
+    """Read the labels of the databases that exist in `folder` as `{db}_crop/{db}.mat`.
+
+    Raises:
+        UserError: none of them exists, or one is damaged.
+    """
     files = {db: folder / f"{db}_crop" / f"{db}.mat" for db in databases}
     present = {db: path for db, path in files.items() if path.is_file()}
     if not present:

@@ -43,6 +43,9 @@ def write_mat(path: Path, images: np.ndarray, table: pd.DataFrame, db: str) -> N
         images: `(n, size, size, 3)` uint8 RGB.
         table: `(n)` rows, columns `genders` (0 female, 1 male), `ages`, `split`, `sha256`.
         db: Short name of the data set.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     from scipy.io import savemat  # here, so that other tables are read where it is not installed
 

@@ -126,7 +126,11 @@ def summarise_appa_real(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
-    """Select the rows of one split, of which there must be some, or with "all" those of all splits."""
+    """Select the rows of one split, or with "all" those of all splits.
+
+    Raises:
+        UserError: no row has this split.
+    """
     if split == "all":
         return table
     if not (table["split"] == split).any():

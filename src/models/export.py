@@ -316,7 +316,11 @@ def run(form: Format, path: Path, images: np.ndarray) -> Outputs:
 
 
 def compare(expected: Outputs, received: Outputs) -> tuple[float, float]:
-    """Return the maximum differences in probability and in years; raise `JobError` if they are too large."""
+    """Return the maximum differences in probability and in years.
+
+    Raises:
+        JobError: They exceed `MAX_PROBABILITY_DIFFERENCE` or `MAX_AGE_DIFFERENCE`, or shapes differ.
+    """
     shapes = [np.shape(value) for value in received]
     if shapes != [value.shape for value in expected]:
         raise JobError(f"outputs must have the shapes {[value.shape for value in expected]}, got {shapes}; not kept")

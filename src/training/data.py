@@ -51,7 +51,14 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
 
 
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:
-    """Require labels to train and to validate on; clear those of heads that are not trained."""
+    """Require labels to train and to validate on; clear those of heads that are not trained.
+
+    Args:
+        names: The tables, for people.
+
+    Raises:
+        UserError: a part has no label of any head, or validation none of a head that is trained.
+    """
     validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
     for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
         if not sequence.heads:
@@ -104,7 +111,11 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
 
 
 def choose_margin(margin: float | None, table: pd.DataFrame) -> float:
-    """Return the configured margin, which must be in 0..the smallest of the table, or that of the table."""
+    """Return the configured margin, or the smallest of the table.
+
+    Raises:
+        UserError: the configured margin is negative or above the table's.
+    """
     if margin is None:
         return float(table["margin"].min())
     datasets.require_margin(table, margin, "data.margin")

@@ -204,7 +204,11 @@ def local_devices(local_id: int, devices: int | Literal["auto"], environment: Ma
 
 
 def describe_open_mpi_5(environment: MutableMapping[str, str], coordinator: str | None) -> None:
-    """Set the variable of Open MPI 4 from which JAX reads where process 0 is; version 5 has none."""
+    """Set the variable of Open MPI 4 from which JAX reads where process 0 is; version 5 has none.
+
+    Raises:
+        UserError: several machines, and no coordinator.
+    """
     variable = "OMPI_MCA_orte_hnp_uri"
     if "OMPI_COMM_WORLD_SIZE" not in environment or variable in environment:
         return

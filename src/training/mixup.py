@@ -26,7 +26,9 @@ def draw_mixup(rng: np.random.Generator, kinds: np.ndarray, config: AugmentConfi
     Args:
         kinds: `(n,)` integers; rows of different kinds (labels that are known) are not mixed, so that a row whose age
             is unknown does not take the age of another from the training.
-        config: None is drawn where `mixup_alpha` is 0.
+
+    Returns:
+        None where `config.mixup_alpha` is 0.
     """
     if config.mixup_alpha == 0:
         return None

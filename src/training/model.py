@@ -56,7 +56,12 @@ def _build(cfg: Config, start: str | None) -> keras.Model:
 
 
 def load_start_weights(model: keras.Model, path: str) -> None:
-    """Load a weight file of the same network, of any size, into one that is about to be trained."""
+    """Load a weight file of the same network, of any size, into one that is about to be trained.
+
+    Raises:
+        UserError: no weight file to train on, or one of another network, colour order or order of genders.
+        JobError: a download failed.
+    """
     info = models.identify(path)
     if info.model_name != model.name:
         raise UserError(

@@ -59,7 +59,11 @@ class ResumeFile:
         return [*self.model.variables, *self.model.optimizer.variables, *average]
 
     def save(self, state: RunState) -> None:
-        """Write variables and state; the file is replaced when all is written."""
+        """Write variables and state; the file is replaced when all is written.
+
+        Raises:
+            OSError: it cannot be written, as on a full disk; the older file is whole.
+        """
         arrays = {f"v{i}": to_numpy(variable) for i, variable in enumerate(self._variables())}
         with write_whole(self.path, durable=True) as part:
             np.savez(part, allow_pickle=False, state=np.array(json.dumps(dataclasses.asdict(state))), **arrays)

@@ -66,7 +66,12 @@ def train(
 
 
 def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
-    """Take a new run, or with `train.resume` one whose configuration computes the same, for process 0."""
+    """Take a new run, or with `train.resume` one whose configuration computes the same, for process 0.
+
+    Raises:
+        UserError: there is none to resume, another process is training it, or the folder of runs is a file.
+        OSError: that folder cannot be made or written to.
+    """
     folder = Path(cfg.train.checkpoint_dir or ROOT / "checkpoints")
     stem = f"{cfg.model.model_name}_{cfg.model.img_size}"
     config = cfg.dump()

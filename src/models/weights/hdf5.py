@@ -142,7 +142,11 @@ def read_layers_of_graph(file: h5py.File, text: str | None) -> list[dict]:
 
 
 def input_size(layers: list[dict]) -> int | None:
-    """Read the side of the square RGB input in pixels; None if the layers do not have it."""
+    """Read the side of the square input in pixels; None if the layers do not have it.
+
+    Raises:
+        ValueError: The input is not a square RGB image.
+    """
     for layer in layers:
         if layer.get("class_name") == "InputLayer":
             shape = layer["config"].get("batch_shape") or layer["config"].get("batch_input_shape")

@@ -141,7 +141,11 @@ def check_signature(session: onnxruntime.InferenceSession, info: WeightsInfo, pa
 
 
 def validate(path: Path) -> None:
-    """Raise `UserError` for an unfit ONNX file: by its structure first, then ONNX Runtime's own view, then a trial."""
+    """Check an untrusted ONNX weight file: structure first, then ONNX Runtime's own view, then a trial.
+
+    Raises:
+        UserError: It is damaged, foreign, names other files, or does not give probabilities.
+    """
     check_structure(parse(path), path)
     session, info = open_session(path, threads=1)
     images = np.random.default_rng(0).uniform(0, 255, (TRIAL_BATCH, info.img_size, info.img_size, 3))

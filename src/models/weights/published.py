@@ -130,7 +130,12 @@ def cause(error: Exception) -> str:
 
 
 def resolve(weight_file: str | Path) -> Path:
-    """Return a path unchanged; download a published name, unless such a file is in the working folder."""
+    """Return a path unchanged; download a published name, unless such a file is in the working folder.
+
+    Raises:
+        UserError: Neither a path that exists nor a published name.
+        JobError: A download failed, see `fetch`.
+    """
     path = Path(weight_file)
     if path.exists() or path.is_symlink():
         return path
