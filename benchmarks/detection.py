@@ -59,13 +59,14 @@ class CnnDetector:
         self._find = dlib.cnn_face_detection_model_v1(str(path))
 
     def detect(self, image: np.ndarray) -> list[Face]:
+        """Find the faces of an RGB image."""
         scale = min(1.0, 640 / max(image.shape[:2]))
-        size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-        copy = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        found = [(box.rect, box.confidence) for box in self._find(copy)]
-        edges = [(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box, _ in found]
-        boxes = [tuple(round(edge / scale) for edge in box) for box in edges]
-        return [Face(box, score) for box, (_, score) in zip(boxes, found, strict=True)]
+        faces = []
+        for found in self._find(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)):
+            box = found.rect
+            edges = (box.left(), box.top(), box.right() + 1, box.bottom() + 1)
+            faces.append(Face(tuple(round(edge / scale) for edge in edges), found.confidence))
+        return faces
 
 
 @dataclass

@@ -144,7 +144,7 @@ def test_margin_of_the_weights_unless_another_is_asked_for(caplog):
 @pytest.mark.parametrize("margin", [-0.01, 2.01, float("nan"), float("inf")])
 def test_absurd_margins(margin):
     with pytest.raises(UserError, match="--margin"):
-        run_demo(image_dir=SAMPLES, margin=margin)
+        run_demo(Request(image_dir=SAMPLES, margin=margin))
 
 
 def test_margin_reaches_the_crop(fake_model, tmp_path):
@@ -157,16 +157,16 @@ def test_margin_reaches_the_crop(fake_model, tmp_path):
 
     fake_model.predict = note_sizes
     for margin in (None, 0.0):
-        run_demo(image_dir=SAMPLES, output_dir=tmp_path, margin=margin)
+        run_demo(Request(image_dir=SAMPLES, output_dir=tmp_path, margin=margin))
     (wide, _), (plain, _) = sizes[0], sizes[2]
     assert wide == pytest.approx(1.8 * plain, rel=0.1)
 
 
 def test_detector_options_reach_the_detector(fake_model, tmp_path, capsys):
-    run_demo(image_dir=SAMPLES, output_dir=tmp_path, threshold=5.0, upsample=0, max_side=320)
+    run_demo(Request(image_dir=SAMPLES, output_dir=tmp_path, threshold=5.0, upsample=0, max_side=320))
     assert "no face in any image" in capsys.readouterr().out
     with pytest.raises(UserError, match="--max_side"):
-        run_demo(image_dir=SAMPLES, output_dir=tmp_path, max_side=10)
+        run_demo(Request(image_dir=SAMPLES, output_dir=tmp_path, max_side=10))
 
 
 def test_images_done_with_another_option_are_done_again(fake_model, tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_images_done_with_another_option_are_done_again(fake_model, tmp_path, ca
     write_image(tmp_path / "in" / "a.png", np.zeros((90, 90, 3), np.uint8))
     arguments = {"image_dir": tmp_path / "in", "output_dir": tmp_path / "out", "skip_existing": True}
     for options in ({}, {}, {"threshold": 0.7}, {"threshold": 0.7, "profiles": False}, {"margin": 0.4, "upsample": 1}):
-        run_demo(**arguments, **options)
+        run_demo(Request(**arguments, **options))
     lines = capsys.readouterr().out.splitlines()
     assert "1 done before" in lines[1]
     again = "1 image(s) of an earlier run with other weights or options were done again"

@@ -78,8 +78,8 @@ def load_table(
 
     Returns:
         A table of all splits, as the header of this module describes it. Missing images are counted, named and
-        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for. A warning names
-        images with several rows.
+        skipped, except those of IMDB-WIKI and APPA-REAL, which are not looked for. A warning names images with several
+        rows.
 
     Raises:
         UserError: an unknown name, a table or all of its images missing, or wrong cells in it.
@@ -92,12 +92,10 @@ def load_table(
         raise UserError(f"data.db must name tables and data.image_dir one folder or one for each, got {dbs}, {folders}")
     pairs = [(name, os.fspath(folder) if folder else None) for name, folder in zip(dbs, folders, strict=True)]
     tables = {pair: _load_one(*pair, target, split, only) for pair in dict.fromkeys(pairs)}
-    parts = list(tables.values())
-    warn_repeated(_concatenate(parts))
-    for pair, count in Counter(pairs).items():
-        again = tables[pair][tables[pair]["split"] == "train"]
-        parts += [again] * (count - 1)
-    return _concatenate(parts)
+    table = _concatenate(list(tables.values()))
+    warn_repeated(table)
+    again = [tables[pair] for pair, count in Counter(pairs).items() for _ in range(count - 1)]
+    return _concatenate([table, *(part[part["split"] == "train"] for part in again)])
 
 
 def require_crops(table: pd.DataFrame) -> None:

@@ -1,3 +1,3 @@
 """The demo: frames in, drawn frames, files and a window out."""
 
-from src.demo.request import run_demo
+from src.demo.request import Request, run_demo

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -26,7 +25,7 @@ NO_SCREEN = (
 
 @dataclass(frozen=True)
 class Request:
-    """The options of `demo.py`, by their names there."""
+    """The options of `demo.py`; its `--help` describes them."""
 
     image_dir: Path | None = None
     camera: str = "0"
@@ -41,18 +40,14 @@ class Request:
     with_json: bool = False
 
 
-def run_demo(**options: Any) -> None:
+def run_demo(request: Request) -> None:
     """Run the demo.
-
-    Args:
-        options: Fields of `Request`.
 
     Raises:
         UserError: The request is invalid.
         JobError: The job failed.
         OSError: Results cannot be written.
     """
-    request = Request(**options)
     found = check_request(request)
     from src.demo.run import run_request
 
@@ -110,7 +105,7 @@ def find_input(image_dir: Path, output_dir: Path | None = None) -> FoundImages:
 
 
 def describe_source(camera: str) -> tuple[str, str, Path | None]:
-    """Return a name for people, an index or address to open, and the path of a video file, of a `--camera` value.
+    """Return a readable name, an index or address to open, and the path of a video file, of a `--camera` value.
 
     Raises:
         UserError: It is neither a camera nor an address nor an existing file.

@@ -23,14 +23,14 @@ class ImageError(ValueError):
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file of any format that OpenCV decodes.
 
-    Applies EXIF rotation; converts grayscale, alpha and 16-bit images to 8-bit RGB.
+    Applies EXIF rotation; converts grayscale, alpha and 16-bit images to 8-bit RGB. A warning names, once, a JPEG that
+    can be read although a part of it is damaged; see `jpeg.warn_if_damaged`.
 
     Returns:
         `(height, width, 3)` uint8 RGB.
 
     Raises:
         ImageError: The file is missing, empty, damaged, no image, or larger than the limit of `src/__init__.py`.
-            A JPEG with a damaged part that can be read all the same is named by a warning, once.
     """
     data = read_bytes(path)
     image = decode_image(data)
@@ -56,7 +56,10 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def unreadable_reason(path: str | os.PathLike) -> str | None:
-    """Return why `read_image` will not read a file, or None where it will; decodes it at an eighth of its size."""
+    """Return why `read_image` will not read a file, or None where it will, perhaps with the same warning.
+
+    Decodes it at an eighth of its size.
+    """
     try:
         data = read_bytes(path)
         if data and cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8) is not None:

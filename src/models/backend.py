@@ -143,7 +143,10 @@ class _AverageTensorflow(MovingAverage):
             for average, weight in zip(averages, weights, strict=True):
                 average.assign(average.value + share * (weight.value - average.value))
 
-        self.step = lambda decay: move(tf.constant(1 - decay, tf.float32))
+        self._move = lambda decay: move(tf.constant(1 - decay, tf.float32))
+
+    def step(self, decay):
+        self._move(decay)
 
 
 class _AverageTorch(MovingAverage):

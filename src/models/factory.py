@@ -33,6 +33,7 @@ def get_model(model_name: str, img_size: int, weights: str | None = None, dropou
     inputs, features = backbones.build(model_name, img_size, weights)
     if dropout:
         features = layers.Dropout(dropout, name="dropout")(features)
+    # In float32, whatever the precision of the backbone.
     options = {"activation": "softmax", "use_bias": model_name != backbones.WIDE_RESNET, "dtype": "float32"}
     heads = [
         layers.Dense(classes, name=name, **options)(features)

@@ -133,14 +133,12 @@ def resolve(weight_file: str | Path) -> Path:
     """Return a path unchanged; download a published name, unless such a file is in the working folder.
 
     Raises:
-        UserError: Neither a path that exists nor a published name.
+        UserError: Neither a file that is not empty nor a published name.
         JobError: A download failed, see `fetch`.
     """
+    check_weight_file(weight_file)
     path = Path(weight_file)
-    if path.exists() or path.is_symlink():
-        return path
-    check_weight_file(path)
-    return fetch(path.name)
+    return path if path.exists() else fetch(path.name)
 
 
 def check_weight_file(weight_file: str | Path) -> None:
