@@ -165,26 +165,17 @@ def escape_unprintable() -> None:
 
 def show_warnings() -> None:
     """Print what the modules of `src` log from level WARNING on to stderr, as lines `warning: ...`."""
-    handler = LineHandler()
-    handler.setFormatter(PrintableFormatter("warning: %(message)s"))
-    logging.getLogger("src").handlers = [handler]
+    logging.getLogger("src").handlers = [LineHandler()]
 
 
 class LineHandler(logging.Handler):
-    """Write each record to stderr, above a progress bar where there is one."""
+    """Write each record to stderr as one line, above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            Progress.write(self.format(record), file=sys.stderr)
+            Progress.write(printable(f"warning: {record.getMessage()}"), file=sys.stderr)
         except Exception:  # a full disk, say; the work goes on
             self.handleError(record)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Format each message as one line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
 
 
 def printable(text: str) -> str:

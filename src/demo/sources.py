@@ -62,12 +62,7 @@ class Source:
         self._with_sound, self._patience = with_sound, patience
         self._open = open_input or open_input_at
         self._closed = threading.Event()
-        try:
-            self.input = self._open(self.address, with_sound)
-            self._frames = self.input.frames()
-            self._first = next(self._frames, None)
-        except (av.FFmpegError, OSError):
-            self._first = None
+        self._first = self._try_open()
         if self._first is None:
             raise UserError(_no_source(self.name, self.address))
         self.live = not self.input.finite
@@ -124,18 +119,22 @@ class Source:
         self.close()
         self.input.close()
 
+    def _try_open(self) -> tuple[float, np.ndarray] | None:
+        """Open what is read and return its first frame; None if it gives none."""
+        try:
+            self.input = self._open(self.address, self._with_sound)
+            self._frames = self.input.frames()
+            return next(self._frames, None)
+        except (av.FFmpegError, OSError):
+            return None
+
     def _reopen(self) -> tuple[float, np.ndarray] | None:
         """Return the first frame of a source that is back; None after `close`."""
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline:
             self.input.close()
-            try:
-                self.input = self._open(self.address, self._with_sound)
-                self._frames = self.input.frames()
-                if (first := next(self._frames, None)) is not None:
-                    return first
-            except (av.FFmpegError, OSError):
-                pass
+            if first := self._try_open():
+                return first
             if self._closed.wait(min(0.5, self._patience / 5)):
                 return None
         raise JobError(f"{self.name} stopped and did not come back within {self._patience:g} seconds")

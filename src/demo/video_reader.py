@@ -160,12 +160,10 @@ class VideoReader:
 
     def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
-            frames = packet.decode()
+            frames, damaged = packet.decode(), packet.is_corrupt and self.frames_read
         except av.FFmpegError:
-            frames = []
-            if self.frames_read or self._has_index():  # a recording of a broadcast begins amid a group of frames
-                self._note_damage(self._seconds(packet) if packet.pts is not None else self._video_end)
-        if packet.is_corrupt and self.frames_read:
+            frames, damaged = [], self.frames_read or self._has_index()  # a broadcast begins amid a group of frames
+        if damaged:
             self._note_damage(self._seconds(packet) if packet.pts is not None else self._video_end)
         frames = [frame for frame in frames if frame.pts is not None]
         for frame in frames:

@@ -39,14 +39,20 @@ def crop_box(image: np.ndarray, box: Box, margin: float) -> np.ndarray:
         A view of `image`, at least 1 x 1 pixel.
 
     Raises:
-        ValueError: The grown box lies outside the image.
+        ImageError: The grown box lies outside the image.
     """
-    height, width = image.shape[:2]
+    left, top, right, bottom = _grow_inside(image.shape[:2], box, margin)
+    return image[top:bottom, left:right]
+
+
+def _grow_inside(size: tuple[int, int], box: Box, margin: float) -> Box:
+    """Grow a box as `grow_box` does and clamp it to an image of this height and width."""
+    height, width = size
     left, top, right, bottom = grow_box(box, margin)
     left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if left >= right or top >= bottom:
-        raise ValueError(f"box {box} lies outside the image of {width} x {height} pixels")
-    return image[top:bottom, left:right]
+        raise ImageError(f"face box {box} lies outside the image of {width} x {height} pixels")
+    return left, top, right, bottom
 
 
 def cut_faces(image: np.ndarray, boxes: Sequence[Box], margin: float, resize: str = "area") -> list[np.ndarray]:
@@ -99,13 +105,9 @@ def face_region(size: tuple[int, int], image_margin: float, model_margin: float,
     """
     if model_margin > image_margin:
         raise ValueError(f"model margin must be <= {image_margin:g}, the margin of the image, got {model_margin:g}")
-    height, width = size
     if box is not None:
-        left, top, right, bottom = grow_box(box, model_margin)
-        left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-        if left >= right or top >= bottom:
-            raise ImageError(f"face box {box} lies outside the image of {width} x {height} pixels")
-        return left, top, right, bottom
+        return _grow_inside(size, box, model_margin)
+    height, width = size
     keep = (1 + 2 * model_margin) / (1 + 2 * image_margin)
     new_height, new_width = max(round(height * keep), 1), max(round(width * keep), 1)
     top, left = (height - new_height) // 2, (width - new_width) // 2

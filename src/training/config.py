@@ -194,10 +194,9 @@ class Config(_Section):
         """Check a composed configuration; raise `UserError` if a value has the wrong type or is outside its limits."""
         try:
             values = plain_values(cfg)
+            return cls.model_validate_json(json.dumps(values))
         except InterpolationResolutionError as error:
             raise UserError(str(error).split("\n")[0]) from error
-        try:
-            return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
             raise UserError(_describe(error, values)) from error
 
