@@ -107,7 +107,7 @@ def call(main: Callable[[], int | None]) -> int:
         _drop_output()
         code = 1
     except OSError as error:
-        code = fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+        code = fail(describe_os_error(error), 1)
     except KeyboardInterrupt as interrupt:
         print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         code = 130
@@ -209,6 +209,22 @@ def _install_command(module: str) -> str:
     return "pip install -r requirements.txt"
 
 
+def describe_os_error(error: OSError) -> str:
+    """Describe what went wrong, with the file where it is known."""
+    name = error.filename or ("standard output" if _drop_failing_output() else "")
+    return f"{error.strerror or error}{f': {name}' if name else ''}"
+
+
+def _drop_failing_output() -> bool:
+    """Tell whether stdout holds text that it could not write, and drop it; Python's own error does not name stdout."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+        return True
+    return False
+
+
 def one_line(error: object, length: int = 200) -> str:
     """Return the beginning of an exception's message on one line, or the name of its class where it has none."""
     return " ".join(str(error).split())[:length] or type(error).__name__
@@ -216,7 +232,8 @@ def one_line(error: object, length: int = 200) -> str:
 
 def fail(message: object, code: int) -> int:
     """Print `error: message` as one line to stderr and return the exit code."""
-    print(f"error: {printable(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
+    line = re.sub(r"\s*[\r\n]\s*", " ", str(message).strip())  # blanks stay: a command may be in it
+    print(f"error: {printable(line)}", file=sys.stderr, flush=True)
     return code
 
 

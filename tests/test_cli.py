@@ -32,6 +32,7 @@ def raiser(error):
         (cli.JobError("no image is left"), 1, "error: no image is left\n"),
         (OSError(errno.ENOSPC, "No space left on device", "a.png"), 1, "error: No space left on device: a.png\n"),
         (OSError("odd"), 1, "error: odd\n"),
+        (cli.JobError("resume with: python 'a  b.py'\n"), 1, "error: resume with: python 'a  b.py'\n"),
         (
             ModuleNotFoundError("No module named 'dlib'", name="dlib"),
             1,
@@ -133,8 +134,9 @@ def test_escaped_text_of_a_script(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
-def test_output_on_a_full_disk():
-    command = [sys.executable, "-c", "from src import cli; cli.run(lambda: print('done'))"]
+@pytest.mark.parametrize("body", ["print('done')", "print('done', flush=True)"])
+def test_output_on_a_full_disk(body):
+    command = [sys.executable, "-c", f"from src import cli; cli.run(lambda: {body})"]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
         streams = {"stdout": full, "stderr": subprocess.PIPE}

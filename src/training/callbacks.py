@@ -71,6 +71,8 @@ class Checkpoint(keras.callbacks.Callback):
             self._save_weights(row)
         if self.group.is_first:
             self.resume_file.save(self.state)
+        self.state.kept = self.state.epochs
+        if self.group.is_first:
             write_log(self.run, self.state)
         if self.early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self.early_stopping:
             print(f"No better validation loss for {self.early_stopping} epochs: training ends.")

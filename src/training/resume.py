@@ -29,6 +29,9 @@ class RunState:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of each finished epoch
     id: str = ""  # tells the run from every other, deleted ones included
 
+    def __post_init__(self):
+        self.kept = self.epochs  # of these a process that ends now loses none; not written to the file
+
     @property
     def epochs(self) -> int:
         """Finished epochs."""

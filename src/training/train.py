@@ -7,7 +7,7 @@ import keras
 from omegaconf import DictConfig
 
 from src import cli
-from src.cli import ROOT
+from src.cli import ROOT, JobError
 from src.models import WeightsInfo, export_beside
 from src.training import distributed
 from src.training.callbacks import (
@@ -45,7 +45,8 @@ def train(
 
     Raises:
         UserError: the configuration asks for something impossible.
-        JobError: no image is left, ImageNet weights cannot be downloaded, or the loss is not finite.
+        JobError: no image is left, ImageNet weights cannot be downloaded, the loss is not finite, or a file cannot be
+            written, as on a full disk; the text of the last says how to resume.
         KeyboardInterrupt: Ctrl-C, noted since `cli.defer_interrupts`; its text says how to resume.
     """
     cfg = Config.check(config)
@@ -61,6 +62,11 @@ def train(
                 print(f"Run {run.name}: log, curves and state are {run.folder / run.name}_*")
             cli.set_interrupt_text(lambda: interrupt_text(run, state, cfg.train.epochs, commands))
             return _train(cfg, group, run, state)
+        except OSError as error:
+            if not run.folder.is_dir():  # nothing is kept
+                raise
+            kept = interrupt_text(run, state, cfg.train.epochs, commands)
+            raise JobError(f"{cli.describe_os_error(error)}; {kept}") from error
         finally:
             run.release()
 
@@ -89,9 +95,9 @@ def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
 
 def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, str]) -> str:
     """Describe what an interruption leaves, and how to resume."""
-    if not state.epochs:
+    if not state.kept:
         return f"no epoch is done, so there is nothing for train.resume=true; start again with: {commands[0]}"
-    return f"{state.epochs} of {epochs} epochs of run {run.name} are kept; resume with: {commands[1]}"
+    return f"{state.kept} of {epochs} epochs are kept in {run.resume}; resume with: {commands[1]}"
 
 
 def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callbacks.History:

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 from virtual_screen import wait_for
 from warm_python import warm_python
 
-from src.cli import ROOT, UserError
+from src.cli import ROOT, JobError, UserError
 from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
 from src.models import WeightsInfo, backbones, weights
@@ -133,7 +134,7 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_resume(training_overri
     assert 2 <= epochs < 500
     last = errors.strip().splitlines()[-1]
     start, _, printed = last.partition("; resume with: ")
-    assert start == f"interrupted: {epochs} of 500 epochs of run MobileNet_32 are kept"
+    assert start == f"interrupted: {epochs} of 500 epochs are kept in {folder / 'MobileNet_32_resume.npz'}"
     script, *arguments = shlex.split(printed)[1:]
     assert Path(script) == ROOT / "train.py"
     assert arguments == [*training_overrides, "train.epochs=500", "train.resume=true"]
@@ -193,13 +194,40 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_good_weights(
     process = warm(script, ROOT / "train.py", *training_overrides)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert errors.strip().splitlines()[-1].startswith("error: ")
-    assert "File too large" in errors
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith(f"error: File too large: {folder / 'MobileNet_32_resume.npz'}; no epoch is done")
+    assert last.endswith(f"start again with: {shlex.join(['python', str(ROOT / 'train.py'), *training_overrides])}")
     assert "Traceback" not in errors
     files = sorted(path.name for path in folder.iterdir())
     assert len(files) == 1  # no half-written file beside it
     monkeypatch.setattr(backbones, "build", partial(distributed_process.build, filters=(8, 400)))
     weights.load_model(folder / files[0])
+
+
+@pytest.mark.usefixtures("tiny_network")
+@pytest.mark.parametrize(("file", "kept"), [("MobileNet_32_resume.npz", 1), ("MobileNet_32_curves.png", 2)])
+def test_a_disk_full_in_the_second_epoch_says_what_is_kept_and_how_to_resume(
+    compose, training_overrides, folder, monkeypatch, file, kept
+):
+    overrides, written = [*training_overrides, "train.epochs=3"], []
+
+    def replace(part, path, real=os.replace):
+        written.append(path.name)
+        if written.count(file) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(part, path)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", replace)
+        with pytest.raises(JobError) as raised:
+            train(compose(*overrides), ("train.py", "train.py train.resume=true"))
+    assert str(raised.value) == (
+        f"No space left on device: {folder / file}; {kept} of 3 epochs are kept in"
+        f" {folder / 'MobileNet_32_resume.npz'}; resume with: train.py train.resume=true"
+    )
+    assert read_state(folder / "MobileNet_32_resume.npz").epochs == kept
+    assert len(train(compose(*overrides, "train.resume=true")).epoch) == 3
+    assert list(pd.read_csv(folder / "MobileNet_32_log.csv")["epoch"]) == [1, 2, 3]
 
 
 LIMITED = """
