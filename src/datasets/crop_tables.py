@@ -1,5 +1,6 @@
 """The tables of `crop_faces.py`: the photos and what is known about them, the faces, and what is not used."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ AGES = ("age", *AGE_RANGE_COLUMNS)
 """Columns of which a label fills one or both of the last two, so that they stand or fall together."""
 LABELS = ("gender", *AGES)
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -35,6 +38,7 @@ class Photo:
     age_max: float = math.nan
     split: str = ""
     ethnicity: str = ""
+    other: tuple[tuple[str, str], ...] = ()  # name and cell of columns that this project does not know
 
     @property
     def labelled(self) -> bool:
@@ -77,7 +81,7 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
     Raises:
         UserError: a wrong table, none of its images exists, or they are no photos below `input_dir`.
     """
-    table = _load(labels, input_dir)
+    table, other = _load(labels, input_dir)
     require_margin(table, margin, "--margin")
     folder = Path(os.path.abspath(input_dir))
     try:
@@ -91,22 +95,32 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
             " give the folder that its img_paths start from as -i"
         )
     table["ethnicity"] = table.get("ethnicity", "")
-    rows = table.reindex(columns=["name", "path", *LABELS, "split", "ethnicity"]).drop_duplicates()
-    twice = rows["name"].duplicated(keep=False)
-    photos = [Photo(name, Path(path), *row) for name, path, *row in rows[~twice].itertuples(index=False)]
-    return photos, rows.loc[twice, "name"].unique().tolist()
+    known = ["name", "path", *LABELS, "split", "ethnicity"]
+    rows = table.reindex(columns=known).assign(other=other).drop_duplicates()
+    labelled = rows.drop_duplicates(known)
+    twice = labelled["name"].duplicated(keep=False)
+    photos = [Photo(name, Path(path), *row) for name, path, *row in labelled[~twice].itertuples(index=False)]
+    if len(rows) > len(labelled):
+        example = rows.loc[rows.index.difference(labelled.index), "name"].iloc[0]
+        logger.warning(f"{labels}: of several rows of a photo, such as {example}, the first row's other cells are used")
+    return photos, labelled.loc[twice, "name"].unique().tolist()
 
 
-def _load(labels: str, input_dir: Path) -> pd.DataFrame:
+def _load(labels: str, input_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
+    """Load a label table, and for each row the names and cells of columns that this project does not know."""
     folder = os.path.abspath(input_dir)
     if labels.lower().endswith(".csv") or os.path.isfile(labels):
-        table = read_csv(Path(labels).expanduser())
+        path = Path(labels).expanduser()
+        table, other = read_csv(path), read_other_columns(path)
+        cells = [tuple(zip(other.columns, row, strict=True)) for row in other.itertuples(index=False, name=None)]
         table["path"] = text_column(locate(folder, table["path"]))
-        return table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
+        table = table.assign(split=table.get("split", ""), margin=table.get("margin", np.nan))
+        return table, pd.Series(cells, dtype=object)
     if labels not in NAMES:
         raise UserError(f"--labels must be a path to a .csv or one of {', '.join(NAMES)}, got {labels!r}")
     try:
-        return load_table(labels, image_dir=folder)
+        table = load_table(labels, image_dir=folder)
+        return table, pd.Series([()] * len(table), dtype=object)
     except UserError as error:
         raise UserError(str(error).replace("data.image_dir", "-i")) from error
 
@@ -139,7 +153,7 @@ def faces_table(
 ) -> pd.DataFrame:
     """Build `faces.csv`: one row per crop in the order of the photos.
 
-    A label of the photo precedes what was filled in by hand, which precedes an empty cell.
+    A label or another cell of the photo precedes what was filled in by hand, which precedes an empty cell.
 
     Args:
         records: Of those photos that are done, by name.
@@ -148,10 +162,14 @@ def faces_table(
         margin: Of the crops.
 
     Returns:
-        The columns of `faces.csv`, see `src.datasets.cropping`, then those of `added`; unknown cells are "".
+        The columns of `faces.csv`, see `src.datasets.cropping`, then those that this project does not know: of the
+        photos, then of `added`; unknown cells are "".
     """
-    rows = []
-    old = filled_in.to_dict("index")
+    rows, other = [], []
+    carried = [name for name, _ in photos[0].other] if photos else []
+    spelling = {name.lower(): name for name in carried}
+    added = added.rename(columns=lambda name: spelling.get(name.lower(), name))
+    old, old_other = filled_in.to_dict("index"), added.to_dict("index")
     for photo in (photo for photo in photos if photo.name in records):
         record = records[photo.name]
         for crop, box in zip(record.crops, record.boxes, strict=True):
@@ -162,6 +180,7 @@ def faces_table(
                 "split": photo.split or cells.get("split") or content_split_without_test(record.sha256),
             }
             rows.append(_merge_labels(photo.labels, cells) | texts | dict(zip(BOX_COLUMNS, box, strict=True)))
+            other.append(old_other.get(crop, {}) | {name: cell for name, cell in photo.other if cell})
     optional = [*AGE_RANGE_COLUMNS, "ethnicity"]
     columns = ["genders", "ages", *optional, "img_paths", "split", "margin", *BOX_COLUMNS]
     table = pd.DataFrame(rows, dtype=object)  # not pandas' own strings: file names need not be valid UTF-8 on Linux
@@ -169,7 +188,9 @@ def faces_table(
     table["margin"] = f"{margin:g}"
     empty = [group for group in (list(AGE_RANGE_COLUMNS), ["ethnicity"]) if (table[group] == "").all(axis=None)]
     table = table.drop(columns=[name for group in empty for name in group])
-    return pd.concat([table, added.reindex(table["img_paths"], fill_value="").reset_index(drop=True)], axis=1)
+    names = list(dict.fromkeys([*carried, *added.columns]))
+    texts = [[cells.get(name, "") for name in names] for cells in other]
+    return pd.concat([table, pd.DataFrame(texts, columns=names, dtype=object)], axis=1)
 
 
 def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, str]:

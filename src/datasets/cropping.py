@@ -4,7 +4,8 @@ The output folder holds
     faces.csv        genders,ages,img_paths,split,margin,left,top,right,bottom: one row per crop (`csv_table.py`),
                      with age_min,age_max where a label is a range, and ethnicity where one is known; the last four
                      are the face box inside the crop, in pixels, since a crop at a photo's border is clamped and its
-                     face then stands off its centre; columns that a user has added stay behind these
+                     face then stands off its centre; behind these come other columns of the labels, such as `person`,
+                     and those that a user has added
     not_used.csv     img_paths,reason,faces: the photos without a crop, `faces` is how many were found
     faces_before_1.csv   an older faces.csv with cells, filled in by hand, of photos that a later run did not find,
                      could not read or found changed

@@ -298,6 +298,31 @@ def test_columns_that_a_user_added_stay(tmp_path, stub_detector):
     assert cells(tmp_path / "out", before.name).equals(again)
 
 
+def test_other_columns_of_the_labels_are_carried_over(tmp_path, stub_detector, caplog):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
+    labels, out = tmp_path / "labels.csv", tmp_path / "out"
+    rows = ['"Doe, Jane",1,30,a.jpg,Black,x y,ü', ",0,40,b.jpg,,,", "p2,,50,c.jpg,White,,"]
+    labels.write_text("\n".join(["Person,genders,ages,img_paths,ethnicity,name,source", *rows]), encoding="utf-8")
+    crop_folder(tmp_path / "in", out, str(labels))
+    assert not caplog.records
+    faces = cells(out)
+    assert list(faces)[-4:] == ["bottom", "Person", "name", "source"]
+    assert faces["Person"].tolist() == ["Doe, Jane", "", "p2"]
+    assert faces[["name", "source"]].to_numpy().tolist() == [["x y", "ü"], ["", ""], ["", ""]]
+    assert load_table(out / "faces.csv")["ethnicity"].tolist() == ["Black", "", "White"]
+    faces.loc[1, ["Person", "source"]] = "by hand"
+    faces.assign(note="mine").to_csv(out / "faces.csv", index=False)
+    rows = ["p1,1,30,a.jpg,s", "p1,1,30,a.jpg,t", ",0,40,b.jpg,", ",,50,c.jpg,"]
+    labels.write_text("\n".join(["person,genders,ages,img_paths,source", *rows]))
+    crop_folder(tmp_path / "in", out, str(labels))
+    assert "several rows of a photo, such as a.jpg, the first row's other cells are used" in caplog.text
+    faces = cells(out)
+    assert list(faces)[-5:] == ["bottom", "person", "source", "name", "note"]
+    assert faces["person"].tolist() == ["p1", "by hand", "p2"]
+    assert faces["source"].tolist() == ["s", "by hand", ""]
+    read_csv(out / "faces.csv")
+
+
 def test_a_column_without_a_name_is_no_note(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
