@@ -189,8 +189,8 @@ def faces_table(
     empty = [group for group in (list(AGE_RANGE_COLUMNS), ["ethnicity"]) if (table[group] == "").all(axis=None)]
     table = table.drop(columns=[name for group in empty for name in group])
     names = list(dict.fromkeys([*carried, *added.columns]))
-    texts = [[cells.get(name, "") for name in names] for cells in other]
-    return pd.concat([table, pd.DataFrame(texts, columns=names, dtype=object)], axis=1)
+    lines = [[cells.get(name, "") for name in names] for cells in other]
+    return pd.concat([table, pd.DataFrame(lines, columns=names, dtype=object)], axis=1)
 
 
 def _merge_labels(labels: Mapping[str, float], filled_in: Mapping[str, float]) -> dict[str, str]:
