@@ -124,8 +124,7 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], label
 
     Threads pay off where the work is reading, hashing or decoding, which do not hold Python's lock.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(Progress(pool.map(function, items), len(items), "files", label))
+    return list(Progress(map_ahead(function, items), len(items), "files", label))
 
 
 def map_ahead(

@@ -74,9 +74,7 @@ class Predictor:
 
     def predict(self, image: np.ndarray) -> list[Prediction]:
         """Find and estimate the faces of one RGB image, the largest first."""
-        labelled = self._find("", image, lambda image: image)
-        self._estimate([labelled])
-        return labelled.predictions
+        return self.estimate(image, [face.box for face in self.detector.detect(image)])
 
     def estimate(self, image: np.ndarray, boxes: list[Box]) -> list[Prediction]:
         """Estimate the faces in known boxes of one RGB image."""
