@@ -84,7 +84,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     if "margin" in cells:
         table["margin"] = _numbers(cells, "margin", path, "a number >= 0 or empty", lambda margin: margin >= 0)
     if "ethnicity" in cells:
-        table["ethnicity"] = cells["ethnicity"]
+        table["ethnicity"] = cells["ethnicity"].map(_as_text)
     if set(BOX_COLUMNS) <= set(cells):
         for column in BOX_COLUMNS:
             table[column] = _numbers(cells, column, path, "a whole number or empty", _is_whole)
@@ -94,7 +94,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def read_other_columns(path: Path) -> pd.DataFrame:
     """Read the columns that `read_csv` does not know as text, with its rows; they are named as in the file."""
-    header, *rows = _read_lines(path).values()
+    header, *rows = (tuple(map(_as_text, line)) for line in _read_lines(path).values())
     header = _trimmed(header)
     rows = [(*row, *[""] * len(header))[: len(header)] for row in rows]
     table = pd.DataFrame(rows, columns=header, dtype=object)
@@ -184,6 +184,15 @@ def _encoding(data: bytes) -> str:
     if data[:1] == b"\0" and 32 <= data[1] < 127:
         return "utf-16-be"
     return "utf-8"
+
+
+def _as_text(cell: str) -> str:
+    """Decode a cell that is no UTF-8 as cp1252: Excel's plain `CSV` in western Europe and America."""
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    return cell
 
 
 def _trimmed(row: Sequence[str]) -> tuple[str, ...]:

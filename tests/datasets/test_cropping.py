@@ -323,6 +323,15 @@ def test_other_columns_of_the_labels_are_carried_over(tmp_path, stub_detector, c
     read_csv(out / "faces.csv")
 
 
+def test_other_columns_of_a_table_in_cp1252_become_utf8(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg")
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes("genders,ages,img_paths,ethnicity,Größe\n1,30,a.jpg,Métis,é\n".encode("cp1252"))
+    crop_folder(tmp_path / "in", tmp_path / "out", str(labels))
+    faces = cells(tmp_path / "out")
+    assert faces.loc[0, ["ethnicity", "Größe"]].tolist() == ["Métis", "é"]
+
+
 def test_a_column_without_a_name_is_no_note(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
