@@ -6,10 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
+
 START_OF_IMAGE, END_OF_IMAGE = b"\xff\xd8", b"\xff\xd9"
 START_OF_SCAN = 0xDA
 ZEROED_BLOCK = bytes(512)
 """What a file system leaves of a block that was never written; hardly any healthy photo holds so many zeros."""
+IN_SCANS = np.zeros(256, bool)
+"""Which bytes may follow 0xFF in the scans of an image: data, restarts, tables and other scans."""
+IN_SCANS[[0x00, 0xC4, *range(0xD0, 0xD8), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE, 0xFF]] = True
 DECODE = "import sys, cv2, numpy; cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), numpy.uint8), 1)"
 PATIENCE = 60.0
 """Seconds for decoding an image once more."""
@@ -36,13 +41,15 @@ def is_cut_off(data: bytes) -> bool:
 def warn_if_damaged(path: str | os.PathLike, data: bytes) -> None:
     """Warn once of a file that was decoded although a part of it is damaged, as far as there is a cheap sign of it.
 
-    libjpeg reports damage on stderr alone, without the name. No end is such a sign, and so is a run of zeros; but
-    flat images may have one too: such files are decoded once more, in a process whose stderr is read.
+    libjpeg reports damage on stderr alone, without the name. No end is such a sign, and so are a run of zeros and
+    impossible markers, which random bytes hold; but healthy images may have these two as well: such files are decoded
+    once more, in a process whose stderr is read.
     """
-    if data.endswith(END_OF_IMAGE) and ZEROED_BLOCK not in data:  # a microsecond for nearly all files
+    misplaced = has_misplaced_marker(data)
+    if data.endswith(END_OF_IMAGE) and ZEROED_BLOCK not in data and not misplaced:  # nearly all files
         return
     name = os.fspath(path)
-    if name not in _checked and (is_cut_off(data) or has_zeroed_block(data)):
+    if name not in _checked and (misplaced or is_cut_off(data) or has_zeroed_block(data)):
         _checked.add(name)
         if is_cut_off(data) or _libjpeg_complains(data):
             logger.warning(f"{name} is damaged; what could be read of it is used")
@@ -52,6 +59,17 @@ def has_zeroed_block(data: bytes) -> bool:
     """Tell whether the coded pixels of a JPEG file hold a run of zeros."""
     start = _first_scan(data)
     return start < len(data) and data.find(ZEROED_BLOCK, start, data.rfind(END_OF_IMAGE)) >= 0
+
+
+def has_misplaced_marker(data: bytes) -> bool:
+    """Tell whether the coded pixels of a JPEG file hold a marker that cannot stand there.
+
+    Of 2,000 random bytes one in 256 is 0xFF, and nine of ten bytes that may follow it make such a marker.
+    """
+    coded = np.frombuffer(data, np.uint8)[_first_scan(data) :]
+    following = coded[1:][np.flatnonzero(coded[:-1] == 0xFF)]
+    ends = np.flatnonzero(following == END_OF_IMAGE[1])  # behind it may stand anything
+    return not IN_SCANS[following[: ends[0] if len(ends) else None]].all()
 
 
 def _libjpeg_complains(data: bytes) -> bool:

@@ -81,11 +81,26 @@ def with_zeros(data):
     return data[:middle] + bytes(2000) + data[middle + 2000 :]
 
 
+def with_random_bytes(data):
+    middle = len(data) // 2
+    return data[:middle] + np.random.default_rng(1).bytes(2000) + data[middle + 2000 :]
+
+
 @pytest.mark.parametrize("read", [images.read_image, images.unreadable_reason])
-@pytest.mark.parametrize("settings", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 4)])
-def test_a_file_that_is_damaged_inside_is_read_and_named_once(tmp_path, caplog, read, settings):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        with_zeros(noise()),
+        with_zeros(noise(cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+        with_zeros(noise(cv2.IMWRITE_JPEG_RST_INTERVAL, 4)),
+        with_random_bytes(noise()),  # of a progressive one OpenCV reads nothing
+        with_random_bytes(noise(cv2.IMWRITE_JPEG_RST_INTERVAL, 4)),
+    ],
+    ids=range(5),
+)
+def test_a_file_that_is_damaged_inside_is_read_and_named_once(tmp_path, caplog, read, damaged):
     path = tmp_path / "a.jpg"
-    path.write_bytes(with_zeros(noise(*settings)))
+    path.write_bytes(damaged)
     for _ in range(2):
         read(path)
     assert caplog.messages == [f"{path} is damaged; what could be read of it is used"]
@@ -102,6 +117,9 @@ def test_healthy_files_are_not_named(tmp_path, caplog):
     assert jpeg.smallest_side(filled) == 100
     for data in (healthy, padded, comment, filled):
         assert not jpeg.has_zeroed_block(data)
+    progressive = noise(cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    for data in (healthy, progressive, noise(cv2.IMWRITE_JPEG_RST_INTERVAL, 4), filled + b"\xff\x01", b"", b"\xff\x01"):
+        assert not jpeg.has_misplaced_marker(data)
     for data in (zeros, healthy, padded, comment, filled):
         (tmp_path / "a.jpg").write_bytes(data)
         images.read_image(tmp_path / "a.jpg")
