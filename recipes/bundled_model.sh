@@ -43,8 +43,8 @@ pretrain() {
 
 # FairFace: natural photos, ages known as groups. Rare ages have more weight. The first training was stopped after one of
 # its two epochs, for lack of time; the next began with the weights of that epoch. Later the first third of the layers is
-# frozen, which halves the time per step. The last has larger images; it ran by recipes/train_on_cpu.py, and was
-# stopped after four of its five epochs.
+# frozen, which halves the time per step. The last two have larger images; they ran by recipes/train_on_cpu.py, and were
+# stopped after four of five and five of six epochs.
 finetune() {
   local aaf=data/aaf_faces/faces.csv
   local settings=("${network[@]}" model.mirrored=true train.age_loss_weight=0.5
@@ -62,17 +62,22 @@ finetune() {
   train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 \
     train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest annealed)" \
     train.lr=0.0008 train.epochs=5 train.checkpoint_dir=checkpoints/160
+  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 train.age_loss_weight=0.35 \
+    train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest 160)" train.seed=7 \
+    train.lr=0.0008 train.epochs=6 train.checkpoint_dir=checkpoints/gender
 }
 
 bundle() {
   local bundled=pretrained_models/EfficientNetLite0_160
-  cp "$(newest 160)" $bundled.hdf5
+  readarray -t last < <(newest gender 2)
+  "$python" recipes/average_weights.py -o $bundled.hdf5 --db utkface data/aaf_faces/faces.csv fairface -- "${last[@]}"
   "$python" export.py --format onnx --weight_file $bundled.hdf5 -o $bundled.onnx
 }
 
+# newest FOLDER [COUNT]
 newest() {
   # shellcheck disable=SC2012
-  ls -t "checkpoints/$1"/*_weights.*.hdf5 | head -n 1
+  ls -t "checkpoints/$1"/*_weights.*.hdf5 | head -n "${2:-1}"
 }
 
 steps=("$@")

@@ -7,9 +7,9 @@ python recipes/profile_detector.py --faces data/FairFace --photos data/All-Age-F
 2. One linear filter per group learns them against windows without a face, with a squared hinge loss and, as penalty,
    the nuclear norm of each feature plane (King, arXiv 1502.00046), which makes the filters fast.
 3. False boxes in photos whose faces are blurred, and boxes off the face in the crops, join the negatives; again from 2.
-4. Each filter is replaced by a sum of few separable ones that scores windows nearly the same, and `--shift`, chosen on
-   validation rows with `benchmarks/detection.py`, makes `src.cli.THRESHOLD` right for it. The file holds dlib's five
-   detectors, the filters and their mirror images.
+4. `--shift`, chosen on validation rows with `benchmarks/detection.py`, makes `src.cli.THRESHOLD` right for them.
+5. They, their mirror images and dlib's five are each replaced by a sum of few separable filters that scores windows
+   near the threshold nearly the same. The file holds these nine.
 
 Learns from rows of the split `train` only. Takes about 10 minutes of one core.
 """
@@ -40,7 +40,7 @@ GROUPS = 2
 ROUNDS = 6
 NUCLEAR, RIDGE = 0.004, 1e-5
 """Weights of the penalties on the filters."""
-RANK = 50
+RANK = 40
 """Separable parts of a filter; dlib's own have 54 to 66, and each costs time."""
 MINED_PER_IMAGE = 12
 MIRROR = mirror_order()
@@ -228,8 +228,25 @@ def draw_windows(examples: list[Example], rng: np.random.Generator) -> np.ndarra
     return np.concatenate([windows[rng.integers(0, len(windows), 4)] for windows in levels])
 
 
-def train(chips: list[np.ndarray], examples: list[Example], rng: np.random.Generator) -> tuple[Filters, np.ndarray]:
-    """Train the filters of all groups; return also the windows of the last round, `(n, 3100)`.
+def draw_near(filters: np.ndarray, images: list[np.ndarray]) -> np.ndarray:
+    """Features of two windows of each level of each image, those nearest to the threshold, and one more: `(n, 3100)`.
+
+    Args:
+        filters: `(filters, 3101)`, in which `src.cli.THRESHOLD` counts.
+    """
+
+    def draw(image: np.ndarray) -> np.ndarray:
+        drawn = []
+        for windows in windows_of(Example(image)):
+            score = (windows @ filters[:, :-1].T - filters[:, -1]).max(1)
+            drawn.append(windows[[*abs(score - cli.THRESHOLD).argsort()[:2], len(windows) // 2]])
+        return np.concatenate(drawn)
+
+    return np.concatenate(map_threads(draw, images, "windows"))
+
+
+def train(chips: list[np.ndarray], examples: list[Example], rng: np.random.Generator) -> Filters:
+    """Train the filters of all groups.
 
     Args:
         chips: Heads, `(224, 224)` uint8 gray.
@@ -253,7 +270,7 @@ def train(chips: list[np.ndarray], examples: list[Example], rng: np.random.Gener
         hard = negative[filters.scores(negative)[:, ::2].max(1) > -1.05]
         if round_ + 1 < ROUNDS:
             negative = np.concatenate([hard, mine(filters, examples[round_ % 4 :: 4])])
-    return filters, np.concatenate([features[::2, 0], features[::2, 0][:, MIRROR], negative[::5]])
+    return filters
 
 
 def _roots(covariance: np.ndarray, unit: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -283,7 +300,7 @@ def reduce_rank(filter_: np.ndarray, rank: int, windows: np.ndarray) -> np.ndarr
     scores = windows @ filter_[:-1].astype(np.float32) - filter_[-1]
     separable = zip(plane, columns, rows, strict=True)
     responses = np.stack([planes[:, p] @ row @ column for p, column, row in separable], 1)
-    near = np.exp(-abs(scores + 0.5) / 2)[:, None]  # what is far from the threshold may change
+    near = np.exp(-abs(scores - cli.THRESHOLD) / 2)[:, None]  # what is far from the threshold may change
     design = np.append(responses, np.ones_like(near), 1) * near
     weights = np.linalg.lstsq(design, scores * near[:, 0], rcond=None)[0]
     reduced = np.zeros((PLANES, CELLS, CELLS))
@@ -306,11 +323,12 @@ def main() -> None:
     blurred = blur_faces(photos[: min(700, args.limit or 700)])
     examples = blurred + [Example(chip, TRUTH) for chip in (found[:233] + missed[:700])]
     rng.shuffle(examples)
-    filters, windows = train(missed, examples, rng)
-    frontal, overlap = read_detector(FRONTAL)
-    turned = Filters(np.stack([reduce_rank(filter_, RANK, windows) for filter_ in filters.own])).all
+    turned = train(missed, examples, rng).all
     turned[:, -1] += args.shift
-    write_detector(args.output, [*frontal, *turned], overlap)
+    frontal, overlap = read_detector(FRONTAL)
+    filters = np.concatenate([frontal, turned])
+    windows = draw_near(filters, found[:700] + missed[:700])
+    write_detector(args.output, [reduce_rank(filter_, RANK, windows) for filter_ in filters], overlap)
     print(f"{args.output}: dlib's {len(frontal)} detectors and {len(turned)} of turned heads")
 
 

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from recipes.average_weights import average
 from src.cli import ROOT
 
 STUB = """#!{python}
@@ -32,7 +34,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("80", "112", "128", "fairface", "frozen", "annealed", "160"):
+    for run in ("80", "112", "128", "fairface", "frozen", "annealed", "160", "gender"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "EfficientNetLite0_128_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -46,11 +48,11 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-2:] == ["train.py", "export.py"]
+    assert scripts[-3:] == ["train.py", "recipes/average_weights.py", "export.py"]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
-    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128, 160]
+    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128, 160, 160]
     assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
-    assert [cfg.model.frozen for cfg in trainings[-4:]] == [0, 0.32, 0.32, 0.32]
+    assert [cfg.model.frozen for cfg in trainings[-5:]] == [0, 0.32, 0.32, 0.32, 0.32]
 
 
 def test_labels_by_list_and_by_folder(gender_tables, tmp_path):
@@ -84,3 +86,15 @@ def test_thinning_keeps_two_images_of_a_man_and_four_of_a_woman(gender_tables, t
     few = pd.read_csv(tmp_path / "lfw_faces" / "few.csv")
     names = few["img_paths"].str.split("/").str[0]
     assert names.value_counts().to_dict() == {"Other": 6, "Woman": 4, "Man": 2}
+
+
+def test_weights_are_averaged(tmp_path):
+    from src.models import WeightsInfo, get_model, load_model, save_weights
+
+    files = [tmp_path / name for name in ("first.hdf5", "second.hdf5")]
+    for path in files:
+        save_weights(get_model("EfficientNetLite0", 32, weights=None), path, WeightsInfo("EfficientNetLite0", 32, 0.06))
+    average(files, tmp_path / "mean.hdf5")
+    first, second, mean = (load_model(path)[0].get_weights()[0] for path in (*files, tmp_path / "mean.hdf5"))
+    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
+    assert not np.array_equal(first, second)

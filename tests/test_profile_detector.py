@@ -41,6 +41,13 @@ def test_mirror_order_gives_the_mirror_image(grace):
     assert np.abs(plain[order] - mirrored).mean() < 0.25 * np.abs(plain - mirrored).mean()
 
 
+def test_near_windows_hold_the_face(grace):
+    filters, _ = read_detector(PROFILES)
+    windows = recipe.draw_near(filters, [grace])
+    assert windows.shape == (8, SIZE)  # three levels; the last is one window wide
+    assert (windows @ filters[:, :-1].T - filters[:, -1]).max() > 0
+
+
 def test_filter_separates_and_its_penalty_has_the_right_slope():
     rng = np.random.default_rng(0)
     direction = rng.normal(size=SIZE)

@@ -32,8 +32,9 @@ CLEAR = 0.2
 GROUP = 3
 """Minimum number of faces in a group photo, which is searched at any size as long as that finds more."""
 PROFILES = ROOT / "pretrained_models" / "profile_faces.svm"
-"""dlib's five detectors of faces that look towards the camera, and four of heads that are turned away from it, made by
-`recipes/profile_detector.py`. The latter are shifted so that `THRESHOLD` is right for them too."""
+"""dlib's five detectors of faces that look towards the camera, and four of heads that are turned away from it, all of
+fewer separable filters than dlib's own, by `recipes/profile_detector.py`. The latter are shifted so that `THRESHOLD` is
+right for them too."""
 ROTATED = (3, 4)
 """Those of dlib's five detectors that look for faces tilted left and right. They keep dlib's own threshold 0: below it
 nearly half of what they find is no face, against a fifth for the upright ones."""
