@@ -187,13 +187,13 @@ def test_a_doubtful_turned_head_stays_only_alone_and_large():
     assert drop_doubtful([], 100) == []
 
 
-def test_detector_of_turned_heads_finds_upright_faces_as_dlibs_own(grace, eileen):
+def test_detector_of_turned_heads_finds_upright_faces_nearly_as_dlibs_own(grace, eileen):
     for image in (grace, eileen):
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         own = dlib.get_frontal_face_detector().run(gray, 0, 0)
         both = dlib.fhog_object_detector(str(PROFILES)).run(gray, 0, 0)
         assert list(both[0])[: len(own[0])] == list(own[0])
-        np.testing.assert_allclose(list(both[1])[: len(own[0])], list(own[1]), atol=1e-5)
+        np.testing.assert_allclose(list(both[1])[: len(own[0])], list(own[1]), atol=0.1)  # fewer separable parts
         assert list(own[2]) == list(both[2])[: len(own[0])]
 
 
