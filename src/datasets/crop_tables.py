@@ -84,10 +84,10 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
     table, other = _load(labels, input_dir)
     require_margin(table, margin, "--margin")
     folder = Path(os.path.abspath(input_dir))
-    try:
-        table["name"] = text_column(Path(path).relative_to(folder).as_posix() for path in table["path"])
-    except ValueError as error:
-        raise UserError(f"the images must be below {folder}, got another: {error}") from error
+    outside = next((path for path in table["path"] if not Path(path).is_relative_to(folder)), None)
+    if outside is not None:
+        raise UserError(f"the images must be below {folder}, got {outside}: give -i a folder that holds all of them")
+    table["name"] = text_column(Path(path).relative_to(folder).as_posix() for path in table["path"])
     if not any(map(os.path.isfile, table["path"])):
         received = f"such as {table['path'].iloc[0]}" if len(table) else "because the table has no rows"
         raise UserError(

@@ -189,5 +189,5 @@ def _no_source(name: str, address: str) -> str:
             "use --camera INDEX, --camera VIDEO or --image_dir FOLDER"
         )
     if address.startswith("file:"):
-        return f"{name} gives no frame: it is not a video that FFmpeg can read, or it is damaged"
+        return f"{name} gives no frame: it holds no video that FFmpeg can read (perhaps sound alone), or is damaged"
     return f"{name} gives no frame; check the address, its password and the network"

@@ -584,7 +584,7 @@ def test_a_known_table_by_name(tmp_path, stub_detector):
     ("row", "message"),
     [
         ("1,20,nope.jpg", "none of the 1 images of .*labels.csv found below .*in, such as .*nope.jpg"),
-        ("1,20,../in2/a.jpg", "the images must be below .*in, got another: .*in2"),
+        ("1,20,../in2/a.jpg", "the images must be below .*in, got .*in2/a.jpg: give -i"),
     ],
 )
 def test_labels_of_images_elsewhere(tmp_path, row, message):
