@@ -7,7 +7,7 @@ python recipes/profile_detector.py --faces data/FairFace --photos data/All-Age-F
 2. One linear filter per group learns them against windows without a face, with a squared hinge loss and, as penalty,
    the nuclear norm of each feature plane (King, arXiv 1502.00046), which makes the filters fast.
 3. False boxes in photos whose faces are blurred, and boxes off the face in the crops, join the negatives; again from 2.
-4. `--shift`, chosen on validation rows with `benchmarks/detection.py`, makes `src.cli.THRESHOLD` right for them.
+4. `--shift`, chosen on validation rows with `benchmarks/detection.py`, makes `src.cli.THRESHOLD` right for the filters.
 5. They, their mirror images and dlib's five are each replaced by a sum of few separable filters that scores windows
    near the threshold nearly the same. The file holds these nine.
 

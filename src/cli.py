@@ -210,7 +210,7 @@ def _install_command(module: str) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Describe what went wrong, with the file where it is known."""
+    """Describe what went wrong, with the file where it is known; drop text that stdout could not take."""
     name = error.filename or ("standard output" if _drop_failing_output() else "")
     return f"{error.strerror or error}{f': {name}' if name else ''}"
 

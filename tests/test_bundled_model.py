@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recipes.average_weights import average
-from src.cli import ROOT
+from src.cli import ROOT, UserError
 
 STUB = """#!{python}
 import json, sys
@@ -52,6 +52,7 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
     assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128, 160, 160]
     assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
+    assert [cfg.train.age_loss_weight for cfg in trainings[-2:]] == [0.5, 0.35]
     assert [cfg.model.frozen for cfg in trainings[-5:]] == [0, 0.32, 0.32, 0.32, 0.32]
 
 
@@ -91,10 +92,14 @@ def test_thinning_keeps_two_images_of_a_man_and_four_of_a_woman(gender_tables, t
 def test_weights_are_averaged(tmp_path):
     from src.models import WeightsInfo, get_model, load_model, save_weights
 
-    files = [tmp_path / name for name in ("first.hdf5", "second.hdf5")]
-    for path in files:
-        save_weights(get_model("EfficientNetLite0", 32, weights=None), path, WeightsInfo("EfficientNetLite0", 32, 0.06))
-    average(files, tmp_path / "mean.hdf5")
-    first, second, mean = (load_model(path)[0].get_weights()[0] for path in (*files, tmp_path / "mean.hdf5"))
-    np.testing.assert_allclose(mean, (first + second) / 2, rtol=1e-6)
-    assert not np.array_equal(first, second)
+    files = [tmp_path / name for name in ("first.hdf5", "second.hdf5", "other.hdf5")]
+    for path, size in zip(files, (32, 32, 64), strict=True):
+        info = WeightsInfo("EfficientNetLite0", size, 0.06)
+        save_weights(get_model("EfficientNetLite0", size, weights=None), path, info)
+    first, second = (load_model(path)[0].get_weights() for path in files[:2])
+    mean = average(files[:2])[0].get_weights()
+    assert not np.array_equal(first[0], second[0])
+    for one, two, both in zip(first, second, mean, strict=True):
+        np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-5, atol=1e-7)
+    with pytest.raises(UserError, match="must come from one training"):
+        average(files)

@@ -62,6 +62,8 @@ def train(
                 print(f"Run {run.name}: log, curves and state are {run.folder / run.name}_*")
             cli.set_interrupt_text(lambda: interrupt_text(run, state, cfg.train.epochs, commands))
             return _train(cfg, group, run, state)
+        except BrokenPipeError:
+            raise  # src.cli ends quietly
         except OSError as error:
             if not run.folder.is_dir():  # nothing is kept
                 raise
