@@ -7,7 +7,6 @@ give the metrics that are written into the file.
 """
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.cli import Parser, UserError, run
+from src.files import write_whole
 
 
 def average(files: list[Path]):
@@ -53,10 +53,10 @@ def main() -> None:
     tables = [load_table(name) for name in args.db]
     rows = pd.concat([table[table["split"] == "val"] for table in tables], ignore_index=True)
     model, info = average(args.files)
-    part = save_weights(model, args.output.with_name(f"part_{args.output.name}"), info)
-    info = dataclasses.replace(info, metrics=validate(part, rows))
-    save_weights(model, part, info)
-    os.replace(part, args.output)  # only now: a failure above leaves an older file as it was
+    with write_whole(args.output) as part:
+        save_weights(model, part, info)
+        info = dataclasses.replace(info, metrics=validate(part, rows))
+        save_weights(model, part, info)
     print(f"{args.output}: {info.metrics}")
 
 

@@ -59,12 +59,11 @@ finetune() {
   train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=128 \
     train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest frozen)" \
     train.lr=0.0007 train.epochs=3 train.steps_per_epoch=1000 train.checkpoint_dir=checkpoints/annealed
-  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 \
-    train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest annealed)" \
-    train.lr=0.0008 train.epochs=5 train.checkpoint_dir=checkpoints/160
-  train "data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 train.age_loss_weight=0.35 \
-    train.warmup_epochs=0.1 train.age_class_weights=0.35 model.frozen=0.32 model.weights="$(newest 160)" train.seed=7 \
-    train.lr=0.0008 train.epochs=6 train.checkpoint_dir=checkpoints/gender
+  local large=("data.db=[utkface,$aaf,$aaf,$aaf,fairface]" "${settings[@]}" model.img_size=160 train.warmup_epochs=0.1
+    train.age_class_weights=0.35 model.frozen=0.32 train.lr=0.0008)
+  train "${large[@]}" model.weights="$(newest annealed)" train.epochs=5 train.checkpoint_dir=checkpoints/160
+  train "${large[@]}" model.weights="$(newest 160)" train.age_loss_weight=0.35 train.epochs=6 train.seed=7 \
+    train.checkpoint_dir=checkpoints/gender
 }
 
 bundle() {

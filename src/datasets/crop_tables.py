@@ -97,13 +97,14 @@ def read_photos(labels: str, input_dir: Path, margin: float) -> tuple[list[Photo
     table["ethnicity"] = table.get("ethnicity", "")
     known = ["name", "path", *LABELS, "split", "ethnicity"]
     rows = table.reindex(columns=known).assign(other=other).drop_duplicates()
-    labelled = rows.drop_duplicates(known)
-    twice = labelled["name"].duplicated(keep=False)
-    photos = [Photo(name, Path(path), *row) for name, path, *row in labelled[~twice].itertuples(index=False)]
-    if len(rows) > len(labelled):
-        example = rows.loc[rows.index.difference(labelled.index), "name"].iloc[0]
+    labelled = rows.drop_duplicates(known)["name"]
+    twice = labelled[labelled.duplicated()].unique().tolist()
+    rows = rows[~rows["name"].isin(twice)]
+    again = rows["name"].duplicated()
+    if again.any():
+        example = rows.loc[again, "name"].iloc[0]
         logger.warning(f"{labels}: of several rows of a photo, such as {example}, the first row's other cells are used")
-    return photos, labelled.loc[twice, "name"].unique().tolist()
+    return [Photo(name, Path(path), *row) for name, path, *row in rows[~again].itertuples(index=False)], twice
 
 
 def _load(labels: str, input_dir: Path) -> tuple[pd.DataFrame, pd.Series]:

@@ -71,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._save_weights(row)
         if self.group.is_first:
             self.resume_file.save(self.state)
-        self.state.kept = self.state.epochs
+        self.state.kept = self.state.epochs  # before the log, which may fail too
         if self.group.is_first:
             write_log(self.run, self.state)
         if self.early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self.early_stopping:

@@ -30,7 +30,7 @@ class RunState:
     id: str = ""  # tells the run from every other, deleted ones included
 
     def __post_init__(self):
-        self.kept = self.epochs  # of these a process that ends now loses none; not written to the file
+        self.kept = self.epochs  # finished epochs that the resume file holds; not written to it
 
     @property
     def epochs(self) -> int:

@@ -230,6 +230,16 @@ def test_a_disk_full_in_the_second_epoch_says_what_is_kept_and_how_to_resume(
     assert list(pd.read_csv(folder / "MobileNet_32_log.csv")["epoch"]) == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("tiny_network")
+def test_a_reader_that_closes_the_pipe_is_no_full_disk(compose, training_overrides, monkeypatch):
+    def replace(part, path):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(BrokenPipeError):
+        train(compose(*training_overrides))
+
+
 LIMITED = """
 import resource, runpy, signal, sys
 from functools import partial
