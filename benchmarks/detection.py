@@ -2,6 +2,7 @@
 
     python benchmarks/detection.py PHOTOS [PHOTOS ...] [--limit 300] [--sheet boxes.png]
     python benchmarks/detection.py test.csv --image_dir data/FairFace --face 0.8
+    python benchmarks/detection.py PHOTOS --megapixels 12    # enlarged to what phones take
 
 PHOTOS is a folder, or a list (.csv, .txt) whose first column names images in `--image_dir`. The images must each show
 one main face in the middle. With `--face`, the share of the image's width that the face takes, it counts as found when
@@ -31,6 +32,7 @@ from src.images import (
     ImageError,
     box_area,
     crop_box,
+    decode_image,
     list_images,
     read_image,
     resize,
@@ -49,6 +51,7 @@ SETTINGS = {
     "no profiles": {"profiles": False},
     "no profiles, upsample 0, max_side 640": {"profiles": False, "upsample": 0, "max_side": 640},
 }
+READING = "(decoding the image)"
 TILE = 112
 
 
@@ -107,21 +110,35 @@ def is_main(box: Box, image: np.ndarray, face: float | None) -> bool:
     return shared >= 0.5 * (box_area(box) + box_area(centre) - shared)
 
 
+def read(path: Path, megapixels: float | None) -> tuple[np.ndarray, float]:
+    """Read an image, enlarged if asked; the second value is the processor time of decoding it, seconds."""
+    if megapixels:
+        image = read_image(path)
+        scale = (megapixels * 1e6 / (image.shape[0] * image.shape[1])) ** 0.5
+        large = cv2.resize(image[:, :, ::-1], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        encoded = cv2.imencode(".jpg", large)[1].tobytes()
+    else:
+        encoded = path.read_bytes()
+    start = time.process_time()
+    return decode_image(encoded), time.process_time() - start
+
+
 def measure(
-    paths: list[Path], face: float | None, cnn: Path | None = None
+    paths: list[Path], face: float | None, cnn: Path | None = None, megapixels: float | None = None
 ) -> tuple[dict[str, Result], list[np.ndarray]]:
     """What every setting did to the images, and tiles of the default's other boxes with a margin and the score."""
     detectors = {name: FaceDetector(**options) for name, options in SETTINGS.items()}
     if cnn:
         detectors["dlib's CNN"] = CnnDetector(cnn)
-    results = {name: Result() for name in detectors}
+    results = {name: Result() for name in [*detectors, READING]}
     tiles = []
     for path in paths:
         try:
-            image = read_image(path)
+            image, seconds = read(path, megapixels)
         except ImageError as error:
             print(f"skipped {path}: {error}", file=sys.stderr)
             continue
+        results[READING].seconds += seconds
         for name, detector in detectors.items():
             start = time.process_time()
             faces = detector.detect(image)
@@ -151,11 +168,12 @@ def main() -> None:
     parser.add_argument("--face", type=float, help="share of the image's width that the central face takes")
     parser.add_argument("--sheet", type=Path, help="image file for the default's other boxes")
     parser.add_argument("--cnn", type=Path, metavar="FILE", help="mmod_human_face_detector.dat of dlib")
+    parser.add_argument("--megapixels", type=float, help="size to which the images are enlarged")
     arguments = parser.parse_args()
     tiles = []
     for photos in arguments.photos:
         paths = list_paths(photos, arguments.image_dir, arguments.limit)
-        results, others = measure(paths, arguments.face, arguments.cnn)
+        results, others = measure(paths, arguments.face, arguments.cnn, arguments.megapixels)
         if not results["default"].seconds:
             raise UserError(f"{photos} must name images that can be read, got none")
         tiles += others
@@ -163,8 +181,9 @@ def main() -> None:
         print("| setting | main face found | other boxes per image | time (ratio) |")
         print("|---|---|---|---|")
         for name, result in results.items():
-            found, elsewhere = result.found / len(paths), result.others / len(paths)
-            print(f"| {name} | {found:.3f} | {elsewhere:.2f} | {result.seconds / results['default'].seconds:.2f} |")
+            found = f"{result.found / len(paths):.3f}" if name != READING else ""
+            elsewhere = f"{result.others / len(paths):.2f}" if name != READING else ""
+            print(f"| {name} | {found} | {elsewhere} | {result.seconds / results['default'].seconds:.2f} |")
     if arguments.sheet:
         write_image(arguments.sheet, draw_sheet(tiles))
 

@@ -14,6 +14,8 @@ from .detector import (
     FRONTAL as FRONTAL,
     MAX_SIDE as MAX_SIDE,
     PROFILES as PROFILES,
+    SMALL as SMALL,
+    SMALL_SIDE as SMALL_SIDE,
     Face as Face,
     FaceDetector as FaceDetector,
     find_main_face as find_main_face,

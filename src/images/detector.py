@@ -3,13 +3,14 @@
 import math
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from src.cli import ROOT, THRESHOLD
-from src.images.boxes import Box, box_area, shared_area
+from src.images.boxes import Box, box_area, grow_box, shared_area
 
 if TYPE_CHECKING:
     import dlib
@@ -44,6 +45,17 @@ CLEARLY_TURNED = 0.3
 """Score from which a turned head is kept beside other faces or where it is small; chosen on validation images."""
 
 
+SMALL = ROOT / "pretrained_models" / "small_faces.svm"
+"""One filter of faces that look towards the camera, of `SMALL_SIDE` where the others have `SIDE`, by
+`recipes/small_faces.py`: less sure of them, but on a copy of a third of the pixels."""
+SIDE, SMALL_SIDE = 80, 48
+"""Pixels of the smallest face that a detector finds."""
+HINT = -0.6
+"""Minimum score of a hint at a small face: 0.91 of the faces on validation images have it, and 4 places of an image
+without faces."""
+MAX_HINTS = 8
+
+
 class Face(NamedTuple):
     """A detected face: its box in pixels of the image, inside the image, the detector's score, and whether the
     head is turned away from the camera."""
@@ -65,7 +77,8 @@ class FaceDetector:
         threshold: Minimum score of a face. dlib's own is 0; lower finds more faces and more that are none.
         max_side: Longest side of the searched copy before doubling, pixels; smaller images are searched as they are.
             "auto" is 640, or more for a panorama; with `upsample="auto"`, larger images are searched again: for smaller
-            faces at up to 2.1 megapixels, and where no face or at least three were found at twice the size each time.
+            faces at up to 2.1 megapixels, beside one or two only if a quick look hints at more; and where no face or at
+            least three were found at twice the size each time.
         profiles: Also find heads that are turned away from the camera.
         few_too: Search large images with one or two faces again; False for videos, where it takes too long.
     """
@@ -81,7 +94,7 @@ class FaceDetector:
         self.upsample = upsample
         self.threshold = threshold
         self.max_side = max_side
-        self.profiles = profiles
+        self._file = PROFILES if profiles else FRONTAL
         self.few_too = few_too
         self._own = threading.local()
 
@@ -108,6 +121,8 @@ class FaceDetector:
             faces = self._look(image, scale)
         before = 0
         while len(faces) > before and (closer := self._closer_scale(image, scale, len(faces))):
+            if len(faces) < GROUP and not self._may_show_more(image, closer, faces):
+                break
             scale, before = closer, len(faces)
             faces = suppress_overlaps(faces + [face for face in self._look(image, scale) if face.score >= CLEAR])
         return _largest_first(faces)
@@ -127,6 +142,20 @@ class FaceDetector:
         if closer >= MIN_STEP * scale:
             return closer
         return 2 * scale if count >= GROUP and 2 * scale <= MAX_ZOOM else None
+
+    def _may_show_more(self, image: np.ndarray, scale: float, faces: list[Face]) -> bool:
+        """Tell whether a quick look hints at a face that a search at `scale` would find beside those found."""
+        small = scale * SMALL_SIDE / SIDE
+        rectangles, scores, _ = self._dlib(SMALL).run(_gray(image, small), 0, HINT)
+        known = [face.box for face in faces]
+        for rectangle, _ in sorted(zip(rectangles, scores, strict=True), key=lambda hint: -hint[1])[:MAX_HINTS]:
+            hint = _box(rectangle, small)
+            if any(_mostly_shared(hint, box) for box in known):
+                continue
+            found = self.detect_in(image, [grow_box(hint, 0.5)])
+            if any(face.score >= CLEAR and not any(_mostly_shared(face.box, box) for box in known) for face in found):
+                return True
+        return False
 
     def detect_in(self, image: np.ndarray, regions: Sequence[Box]) -> list[Face]:
         """Find faces in parts of an image that are known to hold some, so turned heads are kept at any score.
@@ -154,25 +183,24 @@ class FaceDetector:
     def _search(self, image: np.ndarray, scale: float, region: Box) -> list[Face]:
         height, width = image.shape[:2]
         x, y, end_x, end_y = region
-        part_of_image = _scaled(image[y:end_y, x:end_x], scale)
-        gray = cv2.cvtColor(part_of_image, cv2.COLOR_RGB2GRAY)  # a quarter faster than colour
+        gray = _gray(image[y:end_y, x:end_x], scale)
         faces = []
-        for rectangle, score, part in zip(*self._dlib().run(gray, 0, self.threshold), strict=True):
+        for rectangle, score, part in zip(*self._dlib(self._file).run(gray, 0, self.threshold), strict=True):
             if part in ROTATED and score < 0:
                 continue
-            edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
-            left, top, right, bottom = (round(edge / scale) for edge in edges)
+            left, top, right, bottom = _box(rectangle, scale)
             box = max(left + x, 0), max(top + y, 0), min(right + x, width), min(bottom + y, height)
             if box[0] < box[2] and box[1] < box[3]:
                 faces.append(Face(box, float(score), part >= FIRST_TURNED))
         return faces
 
-    def _dlib(self) -> "dlib.fhog_object_detector":
+    def _dlib(self, file: Path) -> "dlib.fhog_object_detector":
         import dlib  # here, so that what only reads or draws images does without it
 
-        if not hasattr(self._own, "detector"):
-            self._own.detector = dlib.fhog_object_detector(str(PROFILES if self.profiles else FRONTAL))
-        return self._own.detector
+        own = self._own.__dict__
+        if file not in own:
+            own[file] = dlib.fhog_object_detector(str(file))
+        return own[file]
 
 
 def _largest_first(faces: list[Face]) -> list[Face]:
@@ -210,11 +238,30 @@ def _mostly_shared(box: Box, other: Box) -> bool:
     return shared_area(box, other) > 0.5 * min(box_area(box), box_area(other))
 
 
-def _scaled(image: np.ndarray, scale: float) -> np.ndarray:
-    if scale == 1:
-        return image
+def _box(rectangle: "dlib.rectangle", scale: float) -> Box:
+    """Convert a rectangle on a copy of an image to pixels of the image."""
+    edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+    left, top, right, bottom = (round(edge / scale) for edge in edges)
+    return left, top, right, bottom
+
+
+def _gray(image: np.ndarray, scale: float) -> np.ndarray:
+    """Resize to gray, which is searched a quarter faster than colour."""
     height, width = image.shape[:2]
     size = max(round(width * scale), 1), max(round(height * scale), 1)
+    if scale > 0.5:
+        return cv2.cvtColor(_resized(image, size, scale), cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    while scale <= 0.5:  # seven times as fast as at once
+        height, width = (max(side // 2, 1) for side in gray.shape)
+        gray = _resized(gray[: 2 * height, : 2 * width], (width, height), 0.5)
+        scale *= 2
+    return _resized(gray, size, scale)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
+    if scale == 1:
+        return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 

@@ -72,7 +72,7 @@ class Recorder(FaceDetector):
         super().__init__(**options)
         self.searched, self.results = [], results
 
-    def _dlib(self):
+    def _dlib(self, file):
         def run(image, upsample, threshold):
             self.searched.append(image.shape[:2])
             return self.results.pop(0)
@@ -150,10 +150,10 @@ def test_one_detector_serves_many_threads(eileen, grace):
 
 def test_every_thread_has_its_own_dlib_detector():
     detector = FaceDetector()
-    own = detector._dlib()
-    assert detector._dlib() is own
+    own = detector._dlib(FRONTAL)
+    assert detector._dlib(FRONTAL) is own
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(detector._dlib).result() is not own
+        assert pool.submit(detector._dlib, FRONTAL).result() is not own
 
 
 def test_the_stored_detector_is_dlibs_own(tmp_path):
@@ -197,9 +197,10 @@ def test_detector_of_turned_heads_finds_upright_faces_nearly_as_dlibs_own(grace,
         assert list(own[2]) == list(both[2])[: len(own[0])]
 
 
-def test_turned_heads_are_optional():
-    assert FaceDetector()._dlib().num_detectors == 9
-    assert FaceDetector(profiles=False)._dlib().num_detectors == 5
+@pytest.mark.parametrize(("profiles", "count"), [(True, 9), (False, 5)])
+def test_turned_heads_are_optional(profiles, count):
+    detector = FaceDetector(profiles=profiles)
+    assert detector._dlib(detector._file).num_detectors == count
 
 
 def test_group_photo_is_searched_up_to_its_own_resolution():
@@ -220,20 +221,34 @@ def test_group_photo_is_searched_up_to_its_own_resolution():
     assert detector.searched == [(320, 640)]
 
 
+HINT = [rectangle(360, 180, 408, 228)], [-0.5], [0]
+"""Of a face at (600, 300, 680, 380) in an image of 1000 x 2000 pixels, which is looked at in 0.6 of its size."""
+CONFIRMED = [rectangle(48, 48, 144, 144)], [1.0], [0]
+"""The same face in its surroundings, which are searched on a copy of 192 pixels."""
+
+
 def test_a_face_that_is_not_clear_on_a_closer_copy_is_dropped():
     near, doubtful = ([rectangle(0, 0, 200, 200)], [1.0], [0]), ([rectangle(600, 300, 680, 380)], [0.19], [0])
-    detector = Recorder([near, doubtful])
+    detector = Recorder([near, HINT, CONFIRMED, doubtful])
     assert [face.score for face in detector.detect(np.zeros((1000, 2000, 3), np.uint8))] == [1.0]
-    assert len(detector.searched) == 2
+    assert len(detector.searched) == 4
 
 
-def test_smaller_faces_beside_one_or_two_are_searched_once():
+def test_smaller_faces_beside_one_or_two_are_searched_once_where_a_quick_look_hints_at_one():
     image = np.zeros((1000, 2000, 3), np.uint8)
     pair = [rectangle(100 * i, 0, 100 * i + 80, 80) for i in range(2)], [1.0] * 2, [0] * 2
     behind = [rectangle(600, 300, 680, 380)], [1.0], [0]
-    detector = Recorder([pair, behind])
+    detector = Recorder([pair, HINT, CONFIRMED, behind])
     assert len(detector.detect(image)) == 3
-    assert detector.searched == [(320, 640), (1000, 2000)]
+    assert detector.searched == [(320, 640), (600, 1200), (192, 192), (1000, 2000)]
+    detector = Recorder([pair, HINT, NOTHING])  # not confirmed
+    assert len(detector.detect(image)) == 2
+    known = [rectangle(0, 0, 150, 150)], [0.9], [0]
+    detector = Recorder([pair, known])  # the hint is one of the pair
+    assert len(detector.detect(image)) == 2
+    detector = Recorder([pair, NOTHING])
+    assert len(detector.detect(image)) == 2
+    assert detector.searched == [(320, 640), (600, 1200)]
     detector = Recorder([pair], few_too=False)
     assert len(detector.detect(image)) == 2
     assert detector.searched == [(320, 640)]
@@ -291,3 +306,23 @@ def test_a_face_in_two_regions_is_found_once_and_turned_heads_at_any_score():
     detector = Recorder([same, same, doubtful])
     faces = detector.detect_in(np.zeros((300, 400, 3), np.uint8), [(0, 0, 192, 192)] * 3)
     assert faces == [Face((0, 0, 96, 96), 0.5), Face((100, 0, 190, 90), -0.4, turned=True)]
+
+
+def test_a_small_face_beside_a_large_one_is_found(grace, eileen):
+    image = np.full((3000, 4000, 3), 100, np.uint8)
+    image[:2340, :2000] = cv2.resize(grace, (2000, 2340))
+    image[200:712, 2500:3012] = cv2.resize(eileen, (512, 512))  # her face has 95 pixels; 40 of the copy searched last
+    image[1500:2500, 2500:3500] = cv2.resize(eileen, (1000, 1000))
+    assert len(FaceDetector(few_too=False).detect(image)) == 1
+    assert len(FaceDetector().detect(image)) == 2
+
+
+def test_large_images_are_reduced_like_small_ones(eileen):
+    large = cv2.resize(eileen, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
+    small, large = FaceDetector(max_side=512).detect(eileen), FaceDetector(max_side=512).detect(large)
+    np.testing.assert_allclose(np.array(large[0].box) / 8, small[0].box, atol=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000, 3), (5000, 1, 3), (3, 1921, 3), (1, 1, 3)])
+def test_images_without_room_for_a_face_have_none(shape):
+    assert FaceDetector().detect(np.zeros(shape, np.uint8)) == []
