@@ -1,15 +1,14 @@
 """The recipe of the bundled model: its tables, and commands that the scripts take."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from recipes import face_network
 from recipes.average_weights import average
 from src.cli import ROOT, UserError
 
@@ -20,23 +19,15 @@ with open({log!r}, "a") as log:
 """
 
 
-@pytest.fixture(scope="module")
-def gender_tables():
-    spec = importlib.util.spec_from_file_location("gender_tables", ROOT / "recipes" / "gender_tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def commands(tmp_path) -> list[list[str]]:
     """What the recipe runs, in a copy of its folder with an interpreter that only takes notes."""
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("80", "112", "128", "fairface", "frozen", "annealed", "160", "gender"):
+    for run in ("heads", "all"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
-        (tmp_path / "checkpoints" / run / "EfficientNetLite0_128_weights.01-1.00.hdf5").touch()
+        (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
     stub.write_text(STUB.format(python=sys.executable, log=str(log)))
     stub.chmod(0o755)
@@ -48,45 +39,47 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-3:] == ["train.py", "recipes/average_weights.py", "export.py"]
-    trainings = [compose(*command[1:]) for command in commands if command[0] == "train.py"]
-    assert [cfg.model.img_size for cfg in trainings] == [80, 112, 128, 128, 128, 128, 160, 160]
-    assert trainings[-1].data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
-    assert [cfg.train.age_loss_weight for cfg in trainings[-2:]] == [0.5, 0.35]
-    assert [cfg.model.frozen for cfg in trainings[-5:]] == [0, 0.32, 0.32, 0.32, 0.32]
+    assert scripts[-5:] == [
+        "recipes/face_network.py",
+        "recipes/train_on_cpu.py",
+        "recipes/train_on_cpu.py",
+        "recipes/average_weights.py",
+        "export.py",
+    ]
+    heads, all_ = (compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py")
+    assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
+    assert (heads.model.img_size, all_.model.img_size) == (160, 160)
+    assert (heads.model.frozen, all_.model.frozen) == (0.96, 0.2)
 
 
-def test_labels_by_list_and_by_folder(gender_tables, tmp_path):
-    for name in (
-        "lfw-deepfunneled/A_B/A_B_0001.jpg",
-        "lfw-deepfunneled/C_D/C_D_0001.jpg",
-        "lfw-deepfunneled/E/E_1.jpg",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    for name in ("man/1.jpg", "woman/2.jpg"):
-        (tmp_path / "gender_dataset_face" / name).parent.mkdir(parents=True)
-        (tmp_path / "gender_dataset_face" / name).touch()
-    (tmp_path / "male_names.txt").write_text("A_B_0001.jpg\nE_1.jpg\n")
-    (tmp_path / "female_names.txt").write_text("C_D_0001.jpg\nE_1.jpg\n")
-    gender_tables.write_labels(tmp_path)
-    lfw = pd.read_csv(tmp_path / "lfw.csv")
-    assert lfw[["genders", "img_paths"]].values.tolist() == [[1, "A_B/A_B_0001.jpg"], [0, "C_D/C_D_0001.jpg"]]
-    assert set(lfw["split"]) <= {"train", "val"}
-    people = pd.read_csv(tmp_path / "mw.csv")
-    assert people[["genders", "img_paths"]].values.tolist() == [[1, "man/1.jpg"], [0, "woman/2.jpg"]]
+def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():
+    import keras
 
+    from src.models import get_model
 
-def test_thinning_keeps_two_images_of_a_man_and_four_of_a_woman(gender_tables, tmp_path):
-    people = [("1", "Man", "train"), ("0", "Woman", "train"), ("1", "Other", "val")]
-    rows = [(gender, "", f"{name}/{i}.jpg", split) for gender, name, split in people for i in range(6)]
-    (tmp_path / "lfw_faces").mkdir()
-    faces = pd.DataFrame(rows, columns=["genders", "ages", "img_paths", "split"])
-    faces.to_csv(tmp_path / "lfw_faces" / "faces.csv", index=False)
-    gender_tables.thin_lfw(tmp_path)
-    few = pd.read_csv(tmp_path / "lfw_faces" / "few.csv")
-    names = few["img_paths"].str.split("/").str[0]
-    assert names.value_counts().to_dict() == {"Other": 6, "Woman": 4, "Man": 2}
+    rng = np.random.default_rng(0)
+    model = get_model("MobileNet", 32)
+    arrays = {}
+    for layer in model.layers:
+        if layer.name.startswith("conv") and layer.name.endswith("_bn"):
+            name, shape = layer.name.removesuffix("_bn"), layer.gamma.shape
+            kernel = model.get_layer(name).kernel
+            arrays[f"{name}/kernel"] = rng.normal(0, np.sqrt(2 / np.prod(kernel.shape[:-1])), kernel.shape)
+            arrays[f"{layer.name}/batchnorm_1/sub"] = rng.normal(0, 0.1, shape)
+    arrays["conv1/kernel"] /= 100  # for input in 0..255
+    face_network.set_layers(model, arrays)
+    images = rng.uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
+    first = keras.Model(model.input, model.get_layer("conv1_bn").output)
+    before = np.asarray(first(images))
+    window = images[:, :3, :3, ::-1] - face_network.BGR_MEAN
+    expected = np.einsum("nhwc,hwcf->nf", window, arrays["conv1/kernel"]) + arrays["conv1_bn/batchnorm_1/sub"]
+    np.testing.assert_allclose(before[:, 0, 0], expected, rtol=1e-3, atol=1e-3)
+    outputs = [np.asarray(output) for output in model(images)]
+    face_network.calibrate(model, images)
+    for one, two in zip(outputs, model(images), strict=True):
+        np.testing.assert_allclose(one, np.asarray(two), atol=1e-4)
+    statistics = np.asarray(keras.Model(model.input, model.get_layer("conv1").output)(images)).mean((0, 1, 2))
+    np.testing.assert_allclose(model.get_layer("conv1_bn").moving_mean, statistics, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_are_averaged(tmp_path):
