@@ -2,7 +2,7 @@
 
     python benchmarks/detection.py PHOTOS [PHOTOS ...] [--limit 300] [--sheet boxes.png]
     python benchmarks/detection.py test.csv --image_dir data/FairFace --face 0.8
-    python benchmarks/detection.py PHOTOS --megapixels 12    # enlarged to what phones take
+    python benchmarks/detection.py PHOTOS --megapixels 12    # enlarged to 12 megapixels, as phones take
 
 PHOTOS is a folder, or a list (.csv, .txt) whose first column names images in `--image_dir`. The images must each show
 one main face in the middle. With `--face`, the share of the image's width that the face takes, it counts as found when
@@ -34,6 +34,7 @@ from src.images import (
     crop_box,
     decode_image,
     list_images,
+    read_bytes,
     read_image,
     resize,
     shared_area,
@@ -118,7 +119,7 @@ def read(path: Path, megapixels: float | None) -> tuple[np.ndarray, float]:
         large = cv2.resize(image[:, :, ::-1], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         encoded = cv2.imencode(".jpg", large)[1].tobytes()
     else:
-        encoded = path.read_bytes()
+        encoded = read_bytes(path)
     start = time.process_time()
     return decode_image(encoded), time.process_time() - start
 
@@ -170,6 +171,8 @@ def main() -> None:
     parser.add_argument("--cnn", type=Path, metavar="FILE", help="mmod_human_face_detector.dat of dlib")
     parser.add_argument("--megapixels", type=float, help="size to which the images are enlarged")
     arguments = parser.parse_args()
+    if arguments.megapixels is not None and arguments.megapixels <= 0:
+        raise UserError(f"--megapixels must be above 0, got {arguments.megapixels:g}")
     tiles = []
     for photos in arguments.photos:
         paths = list_paths(photos, arguments.image_dir, arguments.limit)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the bundled model anew; pretrained_models/README.md says what each step gave.
+# Train the bundled model anew; pretrained_models/README.md says what came of it.
 #
 # Before: the data below data/, as docs/data.md says: UTKFace, All-Age-Faces, FairFace (train/, val/ and their label
 # files); and pip install torch

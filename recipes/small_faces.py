@@ -21,10 +21,10 @@ from recipes.profile_detector import blur_faces
 from src import cli
 from src.datasets import load_table
 from src.files import map_threads
-from src.images import SMALL, SMALL_SIDE, FaceDetector, read_image
+from src.images import SMALL_FACES, SMALL_WINDOW, FaceDetector, read_image
 
 SIZES = 0.87, 1.2
-"""Least and greatest width of a face to learn from, in windows."""
+"""Minimum and maximum width of a face to learn from, in windows."""
 BACKGROUND_AREA = 300_000
 """Pixels of a background."""
 
@@ -32,7 +32,7 @@ BACKGROUND_AREA = 300_000
 def shrink_faces(rows: pd.DataFrame, rng: np.random.Generator) -> tuple[list[np.ndarray], list[dlib.rectangle]]:
     """Read images in which dlib finds one face clear of the border, as gray, shrunk so that it has `SIZES`."""
     detector = FaceDetector(upsample=0, profiles=False, max_side=640)
-    sides = SMALL_SIDE * rng.uniform(*SIZES, len(rows))
+    sides = SMALL_WINDOW * rng.uniform(*SIZES, len(rows))
 
     def shrink(path_and_side: tuple[str, float]) -> tuple[np.ndarray, dlib.rectangle] | None:
         path, side = path_and_side
@@ -47,8 +47,10 @@ def shrink_faces(rows: pd.DataFrame, rng: np.random.Generator) -> tuple[list[np.
         return small, dlib.rectangle(*(round(edge * scale) for edge in faces[0].box))
 
     tasks = list(zip(rows["path"], sides, strict=True))
-    images, boxes = zip(*filter(None, map_threads(shrink, tasks, "shrink faces")), strict=True)
-    return list(images), list(boxes)
+    found = [pair for pair in map_threads(shrink, tasks, "shrink faces") if pair]
+    if not found:
+        raise cli.UserError(f"the images must show faces that dlib finds, got none in {len(rows)}")
+    return [image for image, _ in found], [box for _, box in found]
 
 
 def join(
@@ -81,27 +83,33 @@ def read_backgrounds(folder: Path) -> list[np.ndarray]:
     return images
 
 
+def train(
+    images: list[np.ndarray], boxes: list[dlib.rectangle], empty: list[np.ndarray]
+) -> dlib.simple_object_detector:
+    """Train one filter on images of one face each and on images without."""
+    options = dlib.simple_object_detector_training_options()
+    options.detection_window_size = SMALL_WINDOW**2
+    options.C = 1
+    options.num_threads = 2
+    options.add_left_right_image_flips = True
+    options.epsilon = 0.02
+    rows, found = zip(*join(images, boxes), strict=True)
+    return dlib.train_simple_object_detector([*rows, *empty], [*found, *([] for _ in empty)], options)
+
+
 def main() -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("--faces", default="data/FairFace", help="folder of FairFace")
     parser.add_argument("--photos", default="data/All-Age-Faces", help="folder of All-Age-Faces")
     parser.add_argument("--backgrounds", type=Path, default="/usr/share/backgrounds", help="images without faces")
-    parser.add_argument("--output", type=Path, default=SMALL, help="file to write")
+    parser.add_argument("--output", type=Path, default=SMALL_FACES, help="file to write")
     parser.add_argument("--limit", type=int, default=2500, help="images to search of each dataset")
     args = parser.parse_args()
     tables = load_table("fairface", args.faces), load_table("aaf", args.photos)
     faces, photos = (table[table["split"] == "train"].sample(frac=1, random_state=0)[: args.limit] for table in tables)
     images, boxes = shrink_faces(pd.concat([faces, photos]).sample(frac=1, random_state=0), np.random.default_rng(0))
     empty = [example.image for example in blur_faces(photos[:150])] + read_backgrounds(args.backgrounds)
-    options = dlib.simple_object_detector_training_options()
-    options.detection_window_size = SMALL_SIDE**2
-    options.C = 1
-    options.num_threads = 2
-    options.add_left_right_image_flips = True
-    options.epsilon = 0.02
-    rows, found = zip(*join(images, boxes), strict=True)
-    detector = dlib.train_simple_object_detector([*rows, *empty], [*found, *([] for _ in empty)], options)
-    detector.save(str(args.output))
+    train(images, boxes, empty).save(str(args.output))
     print(f"{args.output}: {len(images):,} faces, {len(empty)} images without")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from recipes import face_network
 from recipes.average_weights import average
-from src.cli import ROOT, UserError
+from src.cli import ROOT, JobError, UserError
 
 STUB = """#!{python}
 import json, sys
@@ -66,6 +66,8 @@ def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():
             kernel = model.get_layer(name).kernel
             arrays[f"{name}/kernel"] = rng.normal(0, np.sqrt(2 / np.prod(kernel.shape[:-1])), kernel.shape)
             arrays[f"{layer.name}/batchnorm_1/sub"] = rng.normal(0, 0.1, shape)
+            if "_dw_" in name:
+                arrays[f"{layer.name}/batchnorm_1/mul"] = rng.uniform(0.5, 2, shape)
     arrays["conv1/kernel"] /= 100  # for input in 0..255
     face_network.set_layers(model, arrays)
     images = rng.uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
@@ -74,12 +76,29 @@ def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():
     window = images[:, :3, :3, ::-1] - face_network.BGR_MEAN
     expected = np.einsum("nhwc,hwcf->nf", window, arrays["conv1/kernel"]) + arrays["conv1_bn/batchnorm_1/sub"]
     np.testing.assert_allclose(before[:, 0, 0], expected, rtol=1e-3, atol=1e-3)
+    norm = model.get_layer("conv_dw_1_bn")
+    inputs, outputs = (np.asarray(values) for values in keras.Model(model.input, [norm.input, norm.output])(images))
+    factor, offset = (arrays[f"conv_dw_1_bn/batchnorm_1/{part}"] for part in ("mul", "sub"))
+    np.testing.assert_allclose(outputs, inputs * factor + offset, rtol=1e-3, atol=1e-3)
     outputs = [np.asarray(output) for output in model(images)]
     face_network.calibrate(model, images)
     for one, two in zip(outputs, model(images), strict=True):
         np.testing.assert_allclose(one, np.asarray(two), atol=1e-4)
     statistics = np.asarray(keras.Model(model.input, model.get_layer("conv1").output)(images)).mean((0, 1, 2))
     np.testing.assert_allclose(model.get_layer("conv1_bn").moving_mean, statistics, rtol=1e-3, atol=1e-3)
+    del arrays["conv_dw_1_bn/batchnorm_1/mul"]
+    with pytest.raises(JobError, match="conv_dw_1_bn must have"):
+        face_network.set_layers(model, arrays)
+
+
+def test_a_network_to_train_on_predicts_nothing(tmp_path):
+    from src.inference import AgeGenderEstimator
+    from src.models import WeightsInfo, get_model, save_weights
+
+    model = get_model("MobileNet", 32)
+    path = save_weights(model, tmp_path / "start.hdf5", WeightsInfo("MobileNet", 32, 0.12, heads=()))
+    with pytest.raises(UserError, match="has no trained heads; train on it"):
+        AgeGenderEstimator.load(path)
 
 
 def test_weights_are_averaged(tmp_path):

@@ -45,10 +45,10 @@ CLEARLY_TURNED = 0.3
 """Score from which a turned head is kept beside other faces or where it is small; chosen on validation images."""
 
 
-SMALL = ROOT / "pretrained_models" / "small_faces.svm"
-"""One filter of faces that look towards the camera, of `SMALL_SIDE` where the others have `SIDE`, by
+SMALL_FACES = ROOT / "pretrained_models" / "small_faces.svm"
+"""One filter of faces that look towards the camera, of `SMALL_WINDOW` where the others have `WINDOW`, by
 `recipes/small_faces.py`: less sure of them, but on a copy of a third of the pixels."""
-SIDE, SMALL_SIDE = 80, 48
+WINDOW, SMALL_WINDOW = 80, 48
 """Pixels of the smallest face that a detector finds."""
 HINT = -0.6
 """Minimum score of a hint at a small face: 0.91 of the faces on validation images have it, and 4 places of an image
@@ -145,15 +145,19 @@ class FaceDetector:
 
     def _may_show_more(self, image: np.ndarray, scale: float, faces: list[Face]) -> bool:
         """Tell whether a quick look hints at a face that a search at `scale` would find beside those found."""
-        small = scale * SMALL_SIDE / SIDE
-        rectangles, scores, _ = self._dlib(SMALL).run(_gray(image, small), 0, HINT)
+        small = scale * SMALL_WINDOW / WINDOW
+        rectangles, scores, _ = self._dlib(SMALL_FACES).run(_gray(image, small), 0, HINT)
         known = [face.box for face in faces]
-        for rectangle, _ in sorted(zip(rectangles, scores, strict=True), key=lambda hint: -hint[1])[:MAX_HINTS]:
-            hint = _box(rectangle, small)
-            if any(_mostly_shared(hint, box) for box in known):
-                continue
+
+        def is_new(box: Box) -> bool:
+            return not any(_mostly_shared(box, other) for other in known)
+
+        by_score = sorted(zip(rectangles, scores, strict=True), key=lambda hint: -hint[1])
+        hints = [box for box in (_box(rectangle, small) for rectangle, _ in by_score) if is_new(box)]
+        for hint in hints[:MAX_HINTS]:
             found = self.detect_in(image, [grow_box(hint, 0.5)])
-            if any(face.score >= CLEAR and not any(_mostly_shared(face.box, box) for box in known) for face in found):
+            clear = (face for face in found if face.score >= (CLEARLY_TURNED if face.turned else CLEAR))
+            if any(is_new(face.box) for face in clear):
                 return True
         return False
 
@@ -197,10 +201,11 @@ class FaceDetector:
     def _dlib(self, file: Path) -> "dlib.fhog_object_detector":
         import dlib  # here, so that what only reads or draws images does without it
 
-        own = self._own.__dict__
-        if file not in own:
-            own[file] = dlib.fhog_object_detector(str(file))
-        return own[file]
+        if not hasattr(self._own, "detectors"):
+            self._own.detectors = {}
+        if file not in self._own.detectors:
+            self._own.detectors[file] = dlib.fhog_object_detector(str(file))
+        return self._own.detectors[file]
 
 
 def _largest_first(faces: list[Face]) -> list[Face]:
@@ -246,7 +251,7 @@ def _box(rectangle: "dlib.rectangle", scale: float) -> Box:
 
 
 def _gray(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resize to gray, which is searched a quarter faster than colour."""
+    """Convert to gray, which is searched a quarter faster than colour, and resize by `scale`."""
     height, width = image.shape[:2]
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     if scale > 0.5:
@@ -260,7 +265,7 @@ def _gray(image: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
-    if scale == 1:
+    if image.shape[1::-1] == size:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from src import images, models
+from src.cli import UserError
 from src.images import FaceDetector
 from src.inference.predictor import Prediction, Predictor
 from src.inference.runtimes import InBackground, Run, open_runtime
@@ -66,10 +67,12 @@ class AgeGenderEstimator:
             threads: Threads of ONNX Runtime; 0: all cores.
 
         Raises:
-            UserError: No weight file that this project knows.
+            UserError: No weight file that this project knows, or one without trained heads.
         """
         path = models.bundled() if weight_file is None else Path(weight_file)
         run, info = open_runtime(path, background, threads)
+        if not info.heads:
+            raise UserError(f"{path} has no trained heads; train on it with model.weights={path}")
         return cls(run, info, path, batch_size, mirrored)
 
     @property

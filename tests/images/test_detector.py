@@ -8,7 +8,20 @@ import pytest
 
 from src.cli import ROOT
 from src.images.boxes import box_area, shared_area
-from src.images.detector import FRONTAL, PROFILES, Face, FaceDetector, drop_doubtful, find_main_face, suppress_overlaps
+from src.images.detector import (
+    FRONTAL,
+    HINT as HINT_SCORE,
+    MAX_HINTS,
+    PROFILES,
+    SMALL_FACES,
+    SMALL_WINDOW,
+    Face,
+    FaceDetector,
+    _gray,
+    drop_doubtful,
+    find_main_face,
+    suppress_overlaps,
+)
 from src.images.io import read_image
 
 EILEEN, GRACE = (175, 75, 270, 175), (160, 135, 380, 355)  # face boxes of the samples, read off the images by eye
@@ -70,11 +83,12 @@ class Recorder(FaceDetector):
 
     def __init__(self, results, **options):
         super().__init__(**options)
-        self.searched, self.results = [], results
+        self.searched, self.asked, self.results = [], [], results
 
     def _dlib(self, file):
         def run(image, upsample, threshold):
             self.searched.append(image.shape[:2])
+            self.asked.append((file, threshold))
             return self.results.pop(0)
 
         return SimpleNamespace(run=run)
@@ -241,6 +255,8 @@ def test_smaller_faces_beside_one_or_two_are_searched_once_where_a_quick_look_hi
     detector = Recorder([pair, HINT, CONFIRMED, behind])
     assert len(detector.detect(image)) == 3
     assert detector.searched == [(320, 640), (600, 1200), (192, 192), (1000, 2000)]
+    usual = PROFILES, detector.threshold
+    assert detector.asked == [usual, (SMALL_FACES, HINT_SCORE), usual, usual]
     detector = Recorder([pair, HINT, NOTHING])  # not confirmed
     assert len(detector.detect(image)) == 2
     known = [rectangle(0, 0, 150, 150)], [0.9], [0]
@@ -249,6 +265,13 @@ def test_smaller_faces_beside_one_or_two_are_searched_once_where_a_quick_look_hi
     detector = Recorder([pair, NOTHING])
     assert len(detector.detect(image)) == 2
     assert detector.searched == [(320, 640), (600, 1200)]
+    many = [rectangle(100 * i, 400, 100 * i + 48, 448) for i in range(11)], [-0.1] * 11, [0] * 11
+    detector = Recorder([pair, many, *[NOTHING] * MAX_HINTS])
+    assert len(detector.detect(image)) == 2
+    assert not detector.results
+    own = [rectangle(-1000, -600, -600, -200)], [1.0], [0]  # the search of the place finds one of the pair
+    detector = Recorder([pair, HINT, own])
+    assert len(detector.detect(image)) == 2
     detector = Recorder([pair], few_too=False)
     assert len(detector.detect(image)) == 2
     assert detector.searched == [(320, 640)]
@@ -317,12 +340,24 @@ def test_a_small_face_beside_a_large_one_is_found(grace, eileen):
     assert len(FaceDetector().detect(image)) == 2
 
 
-def test_large_images_are_reduced_like_small_ones(eileen):
-    large = cv2.resize(eileen, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
-    small, large = FaceDetector(max_side=512).detect(eileen), FaceDetector(max_side=512).detect(large)
-    np.testing.assert_allclose(np.array(large[0].box) / 8, small[0].box, atol=1)
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.125, 0.7, 1])
+def test_a_reduced_copy_is_nearly_that_of_one_step(scale):
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (401, 301, 3), dtype=np.uint8), (0, 0), 6)
+    size = round(301 * scale), round(401 * scale)
+    copy, expected = _gray(image, scale), cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    assert copy.shape == (size[1], size[0])
+    np.testing.assert_allclose(copy, cv2.cvtColor(expected, cv2.COLOR_RGB2GRAY).astype(int), atol=6)
 
 
 @pytest.mark.parametrize("shape", [(1, 5000, 3), (5000, 1, 3), (3, 1921, 3), (1, 1, 3)])
 def test_images_without_room_for_a_face_have_none(shape):
-    assert FaceDetector().detect(np.zeros(shape, np.uint8)) == []
+    assert FaceDetector(max_side=640).detect(np.zeros(shape, np.uint8)) == []
+
+
+def test_the_stored_filter_of_small_faces_finds_one_of_its_window(grace):
+    detector = FaceDetector()._dlib(SMALL_FACES)
+    assert (detector.num_detectors, detector.detection_window_width) == (1, SMALL_WINDOW)
+    scale = SMALL_WINDOW / (GRACE[2] - GRACE[0])
+    (found,), _, _ = detector.run(_gray(grace, scale), 0, HINT_SCORE)
+    box = found.left(), found.top(), found.right(), found.bottom()
+    np.testing.assert_allclose(box, np.array(GRACE) * scale, atol=10)

@@ -31,7 +31,7 @@ class WeightsInfo:
         epoch: Number of epochs trained.
         metrics: Validation metrics by name.
         versions: Versions of the libraries that wrote it.
-        heads: The trained heads, out of `HEADS`; the output of others is meaningless.
+        heads: The trained heads, out of `HEADS`; the output of others is meaningless. Empty: a network to train on.
         run: The training run that wrote it: its name, which its log and curves begin with, and when it began.
         label: Name of a published file, or a readable name.
         scaled: Whether the graph includes the input scaling of `backbones.SCALING`. In files of other projects it does
@@ -107,7 +107,7 @@ def check_info(info: WeightsInfo) -> None:
         "epoch": info.epoch is None or type(info.epoch) is int,
         "metrics": is_table(info.metrics, is_number),
         "versions": is_table(info.versions, is_text),
-        "heads": info.heads in (HEADS, HEADS[:1], HEADS[1:]),
+        "heads": info.heads in (HEADS, HEADS[:1], HEADS[1:], ()),
         "scaled": type(info.scaled) is bool,
         "resize": info.resize in ("area", "bilinear"),
         "mirrored": type(info.mirrored) is bool,
