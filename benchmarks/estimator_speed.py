@@ -24,7 +24,7 @@ REFERENCE, REFERENCE_SIZE = "EfficientNetB3", 224
 
 
 def use_one_core() -> None:
-    """Keep all threads of this process on one core, if the system supports it."""
+    """Keep all threads of this process on one core, if the system supports it; those of ONNX Runtime leave it again."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -43,7 +43,7 @@ def main() -> None:
     reference = AgeGenderEstimator(
         compile_predict(get_model(REFERENCE, REFERENCE_SIZE)), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4)
     )
-    estimators = [AgeGenderEstimator.load(args.weight_file), reference]
+    estimators = [AgeGenderEstimator.load(args.weight_file, threads=1), reference]
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (size, size, 3), np.uint8) for size in (e.info.img_size for e in estimators)]
     seconds = np.empty((CALLS, len(estimators)))

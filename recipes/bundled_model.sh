@@ -26,7 +26,7 @@ start() {
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
   local settings=("data.db=[utkface,$aaf,$aaf,$aaf,fairface]" model.model_name=MobileNet model.img_size=160
-    model.batch_size=64 model.mirrored=true train.optimizer_name=adamw train.weight_decay=0.02 train.schedule=cosine
+    model.batch_size=64 train.optimizer_name=adamw train.weight_decay=0.02 train.schedule=cosine
     train.age_target=gaussian train.age_expectation_weight=0.2 train.age_loss_weight=0.35 train.age_class_weights=0.35
     augment.mixup_alpha=0 augment.erasing_probability=0.2 augment.colour_cast_probability=0.4 augment.colour_cast=0.3
     augment.gamma_probability=0.4 'augment.gamma=[0.5,2.8]' train.export_onnx=false)
@@ -42,15 +42,13 @@ run() {
 
 bundle() {
   local bundled=pretrained_models/MobileNet_160
-  readarray -t last < <(newest all 2)
-  "$python" recipes/average_weights.py -o $bundled.hdf5 --db utkface $aaf fairface -- "${last[@]}"
+  cp "$(newest all)" $bundled.hdf5
   "$python" export.py --format onnx --weight_file $bundled.hdf5 -o $bundled.onnx
 }
 
-# newest FOLDER [COUNT]
 newest() {
   # shellcheck disable=SC2012
-  ls -t "checkpoints/$1"/*_weights.*.hdf5 | head -n "${2:-1}"
+  ls -t "checkpoints/$1"/*_weights.*.hdf5 | head -n 1
 }
 
 steps=("$@")

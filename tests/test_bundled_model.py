@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from recipes import face_network
-from recipes.average_weights import average
 from src.cli import ROOT, JobError, UserError
 
 STUB = """#!{python}
@@ -39,11 +38,10 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-5:] == [
+    assert scripts[-4:] == [
         "recipes/face_network.py",
         "recipes/train_on_cpu.py",
         "recipes/train_on_cpu.py",
-        "recipes/average_weights.py",
         "export.py",
     ]
     heads, all_ = (compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py")
@@ -99,19 +97,3 @@ def test_a_network_to_train_on_predicts_nothing(tmp_path):
     path = save_weights(model, tmp_path / "start.hdf5", WeightsInfo("MobileNet", 32, 0.12, heads=()))
     with pytest.raises(UserError, match="has no trained heads; train on it"):
         AgeGenderEstimator.load(path)
-
-
-def test_weights_are_averaged(tmp_path):
-    from src.models import WeightsInfo, get_model, load_model, save_weights
-
-    files = [tmp_path / name for name in ("first.hdf5", "second.hdf5", "other.hdf5")]
-    for path, size in zip(files, (32, 32, 64), strict=True):
-        info = WeightsInfo("EfficientNetLite0", size, 0.06)
-        save_weights(get_model("EfficientNetLite0", size, weights=None), path, info)
-    first, second = (load_model(path)[0].get_weights() for path in files[:2])
-    mean = average(files[:2])[0].get_weights()
-    assert not np.array_equal(first[0], second[0])
-    for one, two, both in zip(first, second, mean, strict=True):
-        np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-5, atol=1e-7)
-    with pytest.raises(UserError, match="must come from one training"):
-        average(files)
