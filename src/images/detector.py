@@ -43,6 +43,8 @@ FIRST_TURNED = 5
 """From this one on they look for turned heads."""
 CLEARLY_TURNED = 0.3
 """Score from which a turned head is kept beside other faces or where it is small; chosen on validation images."""
+CLEAR_AND_TURNED = 0.4
+"""Minimum score of a turned head on a closer copy, which has more places to take for one."""
 
 
 SMALL_FACES = ROOT / "pretrained_models" / "small_faces.svm"
@@ -124,7 +126,7 @@ class FaceDetector:
             if len(faces) < GROUP and not self._may_show_more(image, closer, faces):
                 break
             scale, before = closer, len(faces)
-            faces = suppress_overlaps(faces + [face for face in self._look(image, scale) if face.score >= CLEAR])
+            faces = suppress_overlaps(faces + [face for face in self._look(image, scale) if is_clear(face)])
         return _largest_first(faces)
 
     def _first_scale(self, height: int, width: int) -> float:
@@ -156,8 +158,7 @@ class FaceDetector:
         hints = [box for box in (_box(rectangle, small) for rectangle, _ in by_score) if is_new(box)]
         for hint in hints[:MAX_HINTS]:
             found = self.detect_in(image, [grow_box(hint, 0.5)])
-            clear = (face for face in found if face.score >= (CLEARLY_TURNED if face.turned else CLEAR))
-            if any(is_new(face.box) for face in clear):
+            if any(is_clear(face) and is_new(face.box) for face in found):
                 return True
         return False
 
@@ -210,6 +211,11 @@ class FaceDetector:
 
 def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: -box_area(face.box))
+
+
+def is_clear(face: Face) -> bool:
+    """Tell whether a face that was found on a closer copy is kept."""
+    return face.score >= (CLEAR_AND_TURNED if face.turned else CLEAR)
 
 
 def drop_doubtful(faces: list[Face], side: int) -> list[Face]:

@@ -9,6 +9,7 @@ import pytest
 from src.cli import ROOT
 from src.images.boxes import box_area, shared_area
 from src.images.detector import (
+    FIRST_TURNED,
     FRONTAL,
     HINT as HINT_SCORE,
     MAX_HINTS,
@@ -243,9 +244,11 @@ CONFIRMED = [rectangle(48, 48, 144, 144)], [1.0], [0]
 
 def test_a_face_that_is_not_clear_on_a_closer_copy_is_dropped():
     near, doubtful = ([rectangle(0, 0, 200, 200)], [1.0], [0]), ([rectangle(600, 300, 680, 380)], [0.19], [0])
-    detector = Recorder([near, HINT, CONFIRMED, doubtful])
-    assert [face.score for face in detector.detect(np.zeros((1000, 2000, 3), np.uint8))] == [1.0]
-    assert len(detector.searched) == 4
+    turned = [rectangle(600, 300, 680, 380)], [0.39], [FIRST_TURNED]
+    for found in (doubtful, turned):
+        detector = Recorder([near, HINT, CONFIRMED, found])
+        assert [face.score for face in detector.detect(np.zeros((1000, 2000, 3), np.uint8))] == [1.0]
+        assert len(detector.searched) == 4
 
 
 def test_smaller_faces_beside_one_or_two_are_searched_once_where_a_quick_look_hints_at_one():
