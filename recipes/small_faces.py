@@ -73,8 +73,14 @@ def _is_clear(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
 
 
 def read_backgrounds(folder: Path) -> list[np.ndarray]:
-    """Read every second image of a folder tree as gray; the others are for validation."""
+    """Read every second image of a folder tree as gray; the others are for validation.
+
+    Raises:
+        UserError: the folder has no image.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png", ".webp"))
+    if not paths:
+        raise cli.UserError(f"--backgrounds must be a folder of images without faces, got none in {folder}")
     images = []
     for path in paths[::2]:
         gray = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)

@@ -48,6 +48,7 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
     assert (heads.model.img_size, all_.model.img_size) == (160, 160)
     assert (heads.model.frozen, all_.model.frozen) == (0.96, 0.2)
+    assert [cfg.train.age_loss_weight for cfg in (heads, all_)] == [0.35, 0.35]
 
 
 def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():

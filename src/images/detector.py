@@ -45,8 +45,6 @@ CLEARLY_TURNED = 0.3
 """Score from which a turned head is kept beside other faces or where it is small; chosen on validation images."""
 CLEAR_AND_TURNED = 0.4
 """Minimum score of a turned head on a closer copy, which has more places to take for one."""
-
-
 SMALL_FACES = ROOT / "pretrained_models" / "small_faces.svm"
 """One filter of faces that look towards the camera, of `SMALL_WINDOW` where the others have `WINDOW`, by
 `recipes/small_faces.py`: less sure of them, but on a copy of a third of the pixels."""
