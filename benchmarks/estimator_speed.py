@@ -1,8 +1,8 @@
 """Measure the time per face on one CPU thread: the bundled model, or other weights, and EfficientNetB3 at 224 pixels.
 
-    python benchmarks/estimator_speed.py [--weight_file W]
+    python benchmarks/estimator_speed.py [--weight_file W1 W2]
 
-Both networks run in `AgeGenderEstimator` with a batch of one face of the network's size, in turn.
+All networks run in `AgeGenderEstimator` with a batch of one face of the network's size, in turn.
 EfficientNetB3's weights are random, which does not change its time.
 """
 
@@ -31,7 +31,9 @@ def use_one_core() -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--weight_file", help="weights to measure (default: the bundled model)")
+    parser.add_argument(
+        "--weight_file", nargs="+", default=[None], help="weights to measure (default: the bundled model)"
+    )
     args = parser.parse_args()
     use_one_core()
 
@@ -43,7 +45,7 @@ def main() -> None:
     reference = AgeGenderEstimator(
         compile_predict(get_model(REFERENCE, REFERENCE_SIZE)), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4)
     )
-    estimators = [AgeGenderEstimator.load(args.weight_file, threads=1), reference]
+    estimators = [*(AgeGenderEstimator.load(path, threads=1) for path in args.weight_file), reference]
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (size, size, 3), np.uint8) for size in (e.info.img_size for e in estimators)]
     seconds = np.empty((CALLS, len(estimators)))
@@ -54,8 +56,10 @@ def main() -> None:
             seconds[call, column] = time.perf_counter() - start
     median = np.median(seconds, axis=0)
     for estimator, milliseconds in zip(estimators, 1000 * median, strict=True):
-        print(f"{estimator.info.model_name:18} {estimator.info.img_size:4} pixels {milliseconds:7.1f} ms per face")
-    print(f"{median[1] / median[0]:.1f} times as fast as {REFERENCE} at {REFERENCE_SIZE} pixels, on one thread")
+        name = estimator.source.name if estimator.source else estimator.info.model_name
+        mirrored = ", with mirror image" if estimator.mirrored else ""
+        times = f"{1000 * median[-1] / milliseconds:.1f} times as fast as {REFERENCE}"
+        print(f"{name:20} {estimator.info.img_size} pixels {milliseconds:6.1f} ms per face, {times}{mirrored}")
 
 
 if __name__ == "__main__":

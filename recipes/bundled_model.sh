@@ -5,7 +5,7 @@
 # files); and pip install torch
 #
 #     recipes/bundled_model.sh          # all steps
-#     recipes/bundled_model.sh train    # or some: tables start train bundle
+#     recipes/bundled_model.sh train    # or some: tables start train ask distil bundle
 #     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,27 +23,45 @@ start() {
   "$python" recipes/face_network.py -o checkpoints/face_network.hdf5 --size 160 --db fairface
 }
 
+settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 train.optimizer_name=adamw
+  train.weight_decay=0.02 train.schedule=cosine train.lr=0.0006 train.ema=0.998 train.age_target=gaussian
+  train.age_expectation_weight=0.2 train.age_loss_weight=0.35 train.age_class_weights=0.35 augment.mixup_alpha=0
+  augment.erasing_probability=0.2 augment.colour_cast_probability=0.4 augment.colour_cast=0.3
+  augment.gamma_probability=0.4 'augment.gamma=[0.5,2.8]' train.export_onnx=false)
+
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
-  local settings=("data.db=[utkface,$aaf,$aaf,$aaf,fairface]" model.model_name=MobileNet model.img_size=160
-    model.batch_size=64 train.optimizer_name=adamw train.weight_decay=0.02 train.schedule=cosine
-    train.age_target=gaussian train.age_expectation_weight=0.2 train.age_loss_weight=0.35 train.age_class_weights=0.35
-    augment.mixup_alpha=0 augment.erasing_probability=0.2 augment.colour_cast_probability=0.4 augment.colour_cast=0.3
-    augment.gamma_probability=0.4 'augment.gamma=[0.5,2.8]' train.export_onnx=false)
-  run "${settings[@]}" model.frozen=0.96 model.weights=checkpoints/face_network.hdf5 train.lr=0.003 \
-    train.epochs=1 train.steps_per_epoch=150 train.seed=1 train.checkpoint_dir=checkpoints/heads
-  run "${settings[@]}" model.frozen=0.2 model.dropout=0.2 model.weights="$(newest heads)" train.lr=0.0006 \
-    train.warmup_epochs=0.1 train.ema=0.998 train.epochs=5 train.seed=11 train.checkpoint_dir=checkpoints/all
+  local db="data.db=[utkface,$aaf,$aaf,$aaf,fairface]"
+  run train_on_cpu.py "$db" "${settings[@]}" model.frozen=0.96 model.weights=checkpoints/face_network.hdf5 train.lr=0.003 \
+    train.ema=0 train.epochs=1 train.steps_per_epoch=150 train.seed=1 train.checkpoint_dir=checkpoints/heads
+  run train_on_cpu.py "$db" "${settings[@]}" model.frozen=0.2 model.dropout=0.2 model.weights="$(newest heads)" \
+    train.warmup_epochs=0.1 train.epochs=5 train.seed=11 train.checkpoint_dir=checkpoints/all
+}
+
+# What the trained network and the one bundled before it predict together for the images of training.
+ask() {
+  local before=checkpoints/EfficientNetLite0_160.onnx
+  git show 55de21c:pretrained_models/EfficientNetLite0_160.onnx > $before
+  "$python" recipes/ask_networks.py -o checkpoints/answers.npz --db utkface $aaf fairface --flip \
+    --weight_file "$(newest all)" $before
+}
+
+# Further, on these predictions and the labels.
+distil() {
+  export ANSWERS=checkpoints/answers.npz
+  run train_on_answers.py "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,fairface]" "${settings[@]}" \
+    model.mirrored=true model.frozen=0.3 model.dropout=0.1 model.weights="$(newest all)" train.warmup_epochs=0.15 \
+    train.epochs=5 train.steps_per_epoch=850 train.seed=12 train.checkpoint_dir=checkpoints/distilled
 }
 
 run() {
-  "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
+  "$python" "recipes/$1" "${@:2}" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
 bundle() {
   local bundled=pretrained_models/MobileNet_160
-  cp "$(newest all)" $bundled.hdf5
-  "$python" export.py --format onnx --weight_file $bundled.hdf5 -o $bundled.onnx
+  cp "$(newest distilled)" $bundled.hdf5
+  "$python" export.py --format onnx --weight_file $bundled.hdf5 -o $bundled.onnx --int8 utkface $aaf fairface
 }
 
 newest() {
@@ -52,7 +70,7 @@ newest() {
 }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(tables start train bundle)
+[ $# -gt 0 ] || steps=(tables start train ask distil bundle)
 for step in "${steps[@]}"; do
   "$step"
 done

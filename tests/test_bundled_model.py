@@ -24,31 +24,36 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("heads", "all"):
+    for run in ("heads", "all", "distilled"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
     stub.write_text(STUB.format(python=sys.executable, log=str(log)))
     stub.chmod(0o755)
-    environment = {"PYTHON": str(stub), "PATH": "/usr/bin:/bin"}
+    (tmp_path / "git").symlink_to(stub)
+    environment = {"PYTHON": str(stub), "PATH": f"{tmp_path}:/usr/bin:/bin"}
     subprocess.run([tmp_path / "recipes" / "bundled_model.sh"], env=environment, check=True, timeout=60)
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 def test_commands_of_the_recipe_are_valid(commands, compose):
-    scripts = [command[0] for command in commands]
+    scripts = [command[0] for command in commands if command[0] != "show"]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-4:] == [
+    assert scripts[-6:] == [
         "recipes/face_network.py",
         "recipes/train_on_cpu.py",
         "recipes/train_on_cpu.py",
+        "recipes/ask_networks.py",
+        "recipes/train_on_answers.py",
         "export.py",
     ]
-    heads, all_ = (compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py")
+    heads, all_, distilled = (compose(*command[1:]) for command in commands if "train_on" in command[0])
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
-    assert (heads.model.img_size, all_.model.img_size) == (160, 160)
-    assert (heads.model.frozen, all_.model.frozen) == (0.96, 0.2)
-    assert [cfg.train.age_loss_weight for cfg in (heads, all_)] == [0.35, 0.35]
+    assert sorted(set(distilled.data.db)) == sorted(set(all_.data.db))
+    assert [cfg.model.img_size for cfg in (heads, all_, distilled)] == [160, 160, 160]
+    assert [cfg.model.frozen for cfg in (heads, all_, distilled)] == [0.96, 0.2, 0.3]
+    assert [cfg.train.age_loss_weight for cfg in (heads, all_, distilled)] == [0.35, 0.35, 0.35]
+    assert distilled.model.mirrored
 
 
 def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():

@@ -6,12 +6,14 @@ import io
 import re
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 from script_runs import error_line, run_help, run_script
 
 from src.cli import ROOT
 from src.images.boxes import crop_box
-from src.images.io import read_image
+from src.images.io import read_image, write_image
 from src.inference.estimator import AgeGenderEstimator
 from src.models import weights
 from src.models.export import FORMATS
@@ -43,6 +45,46 @@ def test_mistakes_are_one_line(tmp_path):
     assert "invalid choice: 'coreml'" in error_line(result)
 
 
+@pytest.fixture
+def faces(tmp_path):
+    """A table of 12 face crops to train on, one of them damaged, and one of another split."""
+    crop = crop_box(read_image(ROOT / "samples" / "grace_hopper.jpg"), (161, 137, 377, 353), 0.1)
+    names = [f"{number}.png" for number in range(13)]
+    for number, name in enumerate(names):
+        write_image(tmp_path / name, np.roll(crop, 3 * number, axis=1))
+    (tmp_path / names[5]).write_bytes(b"no image")
+    split = ["train"] * 12 + ["val"]
+    table = pd.DataFrame({"img_paths": names, "genders": 0, "ages": 40, "split": split, "margin": 0.1})
+    table.to_csv(tmp_path / "faces.csv", index=False)
+    return tmp_path / "faces.csv"
+
+
+@pytest.mark.slow
+def test_8_bit_integers(tmp_path, faces):
+    output = tmp_path / "int8.onnx"
+    result = run_script("export.py", "--format", "onnx", "-o", output, "--int8", faces)
+    assert result.returncode == 0, result.stderr
+    assert "5.png" in result.stderr
+    assert re.search(r"\n8-bit integers changed ages by .*, of 5 images\n$", result.stdout)
+    assert output.stat().st_size < 0.4 * weights.bundled(".hdf5").stat().st_size
+    crop = read_image(tmp_path / "12.png")
+    (age,), (male,) = AgeGenderEstimator.load(output).predict([crop])
+    (exact_age,), (exact_male,) = AgeGenderEstimator.load(weights.bundled(".hdf5")).predict([crop])
+    assert age == pytest.approx(exact_age, abs=2)
+    assert male == pytest.approx(exact_male, abs=0.1)
+    assert age != pytest.approx(exact_age, abs=1e-4)
+
+
+def test_8_bit_integers_need_onnx_and_training_faces(tmp_path, faces):
+    result = run_script("export.py", "--format", "litert", "-o", tmp_path / "a", "--int8", faces)
+    assert result.returncode == 2
+    assert error_line(result) == "error: --int8 requires --format onnx, got litert"
+    faces.write_text(faces.read_text().replace("train", "test"))
+    result = run_script("export.py", "--format", "onnx", "-o", tmp_path / "a.onnx", "--int8", faces)
+    assert result.returncode == 2
+    assert error_line(result).startswith("error: --int8 requires tables with a train part, got ")
+
+
 @pytest.fixture(scope="module")
 def loaded_once():
     """The bundled weights are read for the first export only."""
@@ -65,7 +107,7 @@ def test_documented_lines_of_each_runtime(form, tmp_path, monkeypatch, loaded_on
     with contextlib.redirect_stdout(printed):
         exec(page_block("faces = resize("), names)
         exec(page_block(f'"{OUTPUTS[form]}"'), names)
-    estimator = AgeGenderEstimator.load()
+    estimator = AgeGenderEstimator.load(weights.bundled(".hdf5"))  # the .onnx beside it has 8-bit integers
     assert len(names["faces"]) == (2 if estimator.mirrored else 1)
     face = crop_box(read_image(ROOT / "samples" / "grace_hopper.jpg"), (161, 137, 377, 353), estimator.margin)
     (age,), (male,) = estimator.predict([face])

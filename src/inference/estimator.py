@@ -12,7 +12,7 @@ from src.cli import UserError
 from src.images import FaceDetector
 from src.inference.predictor import Prediction, Predictor
 from src.inference.runtimes import InBackground, Run, open_runtime
-from src.labels import GENDERS, HEADS, MALE, expected_age
+from src.labels import AGE_CLASSES, GENDERS, HEADS, MALE, expected_age
 from src.models import WeightsInfo
 
 
@@ -45,7 +45,6 @@ class AgeGenderEstimator:
         self.mirrored = info.mirrored if mirrored is None else mirrored
         self._run_network = run
         self._detector = FaceDetector()
-        self._male_column = info.gender_order.index(GENDERS[MALE])
 
     @classmethod
     def load(
@@ -121,19 +120,31 @@ class AgeGenderEstimator:
         Raises:
             ValueError: A face has another type or shape; predictions would be wrong.
         """
+        genders, ages = self.predict_distributions(faces)
+        return expected_age(ages), genders[:, MALE]
+
+    def predict_distributions(self, faces: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Estimate genders and ages as distributions.
+
+        Args:
+            faces: As for `predict`, which also says what is raised.
+
+        Returns:
+            Probabilities of female and male, `(len(faces), 2)`, and of the ages 0 to 100, `(len(faces), 101)`: float64,
+            rows sum to 1. NaN where the head was not trained.
+        """
         for face in faces:
             check_image(face)
-        ages, male_probability = np.empty(len(faces)), np.empty(len(faces))
+        outputs = np.empty((len(faces), len(GENDERS))), np.empty((len(faces), AGE_CLASSES))
         for start in range(0, len(faces), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            batch = self.prepare(faces[rows])
-            genders, age_probabilities = self._run(batch)
-            ages[rows] = expected_age(age_probabilities)
-            male_probability[rows] = genders[:, self._male_column]
-        for head, output in (("age", ages), ("gender", male_probability)):
+            for output, values in zip(outputs, self._run(self.prepare(faces[rows])), strict=True):
+                output[rows] = values
+        for head, output in zip(HEADS, outputs, strict=True):
             if head not in self.info.heads:
                 output[:] = np.nan
-        return ages, male_probability
+        genders, ages = outputs
+        return (genders if self.info.gender_order == GENDERS else genders[:, ::-1]), ages
 
     def _run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute both outputs of a batch, averaged over its mirror images if `mirrored`."""

@@ -26,6 +26,7 @@ import numpy as np
 from src.cli import ROOT, JobError, UserError, one_line, shell_command
 from src.labels import GENDERS, expected_age
 from src.models import weights
+from src.models.quantize import Outputs, describe_change, quantize
 from src.models.weights.info import WeightsInfo
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 MAX_PROBABILITY_DIFFERENCE = 1e-4
 MAX_AGE_DIFFERENCE = 1e-3
 """Years."""
-
-Outputs = tuple[np.ndarray, np.ndarray]
-"""`pred_gender (n, 2)` and `pred_age (n, 101)`."""
 
 
 def run_onnx(path: Path, images: np.ndarray) -> Outputs:
@@ -86,7 +84,7 @@ FORMATS = {
 }
 
 
-def export_model(weight_file: str | Path, format_name: str, output: str | Path) -> str:
+def export_model(weight_file: str | Path, format_name: str, output: str | Path, faces: np.ndarray | None = None) -> str:
     """Export a network and check its outputs in its own runtime before it gets its name.
 
     ONNX files get the weights' description and are weight files themselves, see `weights.onnx`.
@@ -96,15 +94,18 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
         format_name: A key of `FORMATS`.
         output: A file (`.xml` for OpenVINO, which also writes a `.bin`) or, for `saved_model`, a folder. An existing
             export is replaced only by a network that passed the check.
+        faces: For ONNX: quantize the network, see `quantize`. `(n, size, size, 3)` float32, RGB 0..255, in the crop of
+            the network. Half of them calibrate, the others measure what changes.
 
     Returns:
-        One line: what was written, its input, and how far its outputs are from the original's.
+        One line: what was written, its input, and how far its outputs are from the original's; with `faces` another
+        with what changed.
 
     Raises:
         UserError: Weights that cannot be loaded, missing packages, or an unsuitable `output`.
         JobError: The export failed, or its outputs differ; `output` is unchanged.
     """
-    form, output = FORMATS[format_name], Path(output)
+    form, output, change = FORMATS[format_name], Path(output), ""
     check_place(form, output)
     check_packages(format_name)
     model, info = weights.load_model(weight_file)
@@ -115,13 +116,17 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path) 
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
+        if faces is not None:
+            exact = run(form, written, faces[1::2])
+            quantize(written, faces[::2])
+            change = f"\n{describe_change(exact, run(form, written, faces[1::2]))}"
         if format_name == "onnx":
             weights.write_info(written, dataclasses.replace(info, colour="RGB", gender_order=GENDERS, scaled=True))
         put_in_place(written, output)
     return (
         f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, face crops with "
         f"margin {info.margin:g} -> {GENDERS} probabilities, 101 age probabilities; largest difference "
-        f"{differences[0]:.1e} in probability, {differences[1]:.1e} years"
+        f"{differences[0]:.1e} in probability, {differences[1]:.1e} years{change}"
     )
 
 

@@ -139,6 +139,23 @@ class ImageSequence(keras.utils.PyDataset):
         """Labels in the last epoch's batches of this process; an image that can no longer be read has none."""
         return sum(self._known.values())
 
+    @property
+    def paths(self) -> list[str]:
+        """The image of each row."""
+        return [str(name) for name in self._names]
+
+    def blend_targets(self, genders: np.ndarray, ages: np.ndarray, share: float) -> None:
+        """Teach what other networks predict beside the labels (knowledge distillation, arXiv 1503.02531).
+
+        Args:
+            genders: `(rows, 2)`, sums 1, in the order of the table.
+            ages: `(rows, 101)`, sums 1.
+            share: Of the predictions, 0..1; the labels have the rest. A range keeps its own loss for its share.
+        """
+        gender_targets, age_targets = ((1 - share) * values for values in self._targets)
+        age_targets[:, :AGE_CLASSES] += share * ages
+        self._targets = (gender_targets + share * genders).astype(np.float32), age_targets.astype(np.float32)
+
     def clear_labels(self, heads: Collection[str]) -> None:
         """Treat all labels of these heads as unknown."""
         pairs = zip(HEADS, self._weights, strict=True)

@@ -12,7 +12,7 @@ from record_epochs import CASES, make_table, record_epochs
 
 from src import images
 from src.cli import ROOT, JobError, UserError
-from src.training.config import AugmentConfig
+from src.training.config import AugmentConfig, TargetConfig
 from src.training.data import drop_unreadable
 from tests.training.test_batches import equal, make_maker
 
@@ -187,3 +187,29 @@ def test_an_image_that_vanishes_in_training_is_named_once(table_of_files, caplog
     (warning,) = caplog.messages
     assert warning.count("other.png can no longer be read") == 1
     assert "\n" not in warning
+
+
+def test_predictions_are_blended_into_exact_ages_and_ranges():
+    nan = float("nan")
+    table = make_table(3).assign(gender=[0.0, 1.0, nan], age=[10.0, nan, 30.0])
+    ranges = {"age_min": [nan, 20.0, nan], "age_max": [nan, 29.0, nan]}
+    genders = np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]], np.float32)
+    ages = np.eye(101, dtype=np.float32)[[12, 35, 31]]
+    for columns, width in (({}, 101), (ranges, 303)):
+        sequence = make_maker(table.assign(**columns), target=TargetConfig(has_ranges=bool(columns)), **SETTINGS)
+        assert sequence.paths == list(table["path"])
+        weights = sequence[0][2]
+        sequence.blend_targets(genders, ages, 0.25)
+        blended = sequence.make(0, 0)
+        gender, age = blended.targets
+        np.testing.assert_allclose(gender, [[0.9, 0.1], [0.05, 0.95], [0.5, 0.5]], atol=1e-6)
+        assert age.shape == (3, width)
+        assert (gender.dtype, age.dtype) == (np.float32, np.float32)
+        np.testing.assert_allclose(age[0, [10, 12]], [0.75, 0.25])
+        np.testing.assert_allclose(age[2, [30, 31]], [0.75, 0.25])
+        if columns:  # the range keeps three quarters of the row, for each of its ages
+            assert age[1, 35] == 0.25
+            np.testing.assert_allclose(age[1, 101:202], 0.75 * ((np.arange(101) >= 20) & (np.arange(101) <= 29)))
+        np.testing.assert_array_equal(age.sum(axis=1)[[0, 2]], 1)
+        for before, after in zip(weights, blended.weights, strict=True):
+            np.testing.assert_array_equal(before, after)

@@ -103,6 +103,7 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # detection needs the cores
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI sums of int8 products saturate
     usable = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in usable]
     try:
