@@ -1,7 +1,7 @@
 """Convert a weight file for another runtime and check its predictions there.
 
 python export.py --weight_file WEIGHTS --format onnx -o age_gender.onnx
-python export.py --weight_file WEIGHTS --format onnx -o age_gender.onnx --int8 utkface   # half the time on CPUs
+python export.py --weight_file WEIGHTS --format onnx -o age_gender.onnx --int8 utkface
 python export.py --weight_file WEIGHTS --format litert -o age_gender.tflite
 python export.py --weight_file WEIGHTS --format openvino -o age_gender.xml
 python export.py --weight_file WEIGHTS --format saved_model -o age_gender
@@ -10,6 +10,7 @@ The runtimes are optional: pip install -r requirements-export.txt
 """
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,47 +36,30 @@ def parse_args() -> Namespace:
         "--int8",
         nargs="+",
         metavar="DB",
-        help="for onnx: 8-bit integers, calibrated on faces of these tables' train parts: names or .csv files",
+        help="ONNX in 8-bit integers, calibrated on random faces of these tables: names, or .csv or .mat files",
     )
-    args = parser.parse_args()
-    if args.int8 and args.format != "onnx":
-        raise cli.UserError(f"--int8 requires --format onnx, got {args.format}")
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     from src import models
 
-    weight_file = args.weight_file or models.bundled(".hdf5")
-    faces = training_faces(args.int8, models.identify(weight_file)) if args.int8 else None
-    print(models.export_model(weight_file, args.format, args.output, faces))
+    read_faces = partial(calibration_faces, args.int8) if args.int8 else None
+    print(models.export_model(args.weight_file or models.bundled(".hdf5"), args.format, args.output, read_faces))
 
 
-def training_faces(db: list[str], info: "WeightsInfo") -> "np.ndarray":
-    """Cut random faces of tables: `(n, size, size, 3)` float32, RGB 0..255."""
+def calibration_faces(db: list[str], info: "WeightsInfo") -> "np.ndarray":
+    """Read random faces of the train parts of tables: `(n, size, size, 3)` float32, RGB 0..255."""
     import numpy as np
 
-    from src.datasets import face_boxes, load_table, require_crops, require_margin
-    from src.images import ImageError, crop_to_margin, read_image, resize
+    from src.datasets import load_training_part, read_faces
 
-    table = load_table(db, only="train")
-    table = table[table["split"] == "train"]
-    if table.empty:
-        raise cli.UserError(f"--int8 requires tables with a train part, got {', '.join(db)}; name others")
+    table = load_training_part(db)
     table = table.sample(min(FACES, len(table)), random_state=0)
-    require_crops(table)
-    require_margin(table, info.margin, "the margin of the weights")
-    faces = []
-    for path, margin, box in zip(table["path"], table["margin"], face_boxes(table), strict=True):
-        try:
-            crop = crop_to_margin(read_image(path), margin, info.margin, box)
-        except ImageError as error:
-            cli.warn_skipped(path, str(error))
-            continue
-        faces.append(resize(crop, info.img_size, info.resize))
+    faces = [face for _, face in read_faces(table, info.margin, info.img_size, info.resize)]
     if len(faces) < 2:  # one half calibrates, the other measures
-        raise cli.JobError(f"--int8 requires 2 readable images or more, got {len(faces)}; name other tables")
+        raise cli.JobError(f"--int8 requires 2 images that can be read, got {len(faces)}; name other tables")
     return np.stack(faces).astype(np.float32)
 
 

@@ -31,9 +31,7 @@ def use_one_core() -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--weight_file", nargs="+", default=[None], help="weights to measure (default: the bundled model)"
-    )
+    parser.add_argument("--weight_file", nargs="+", help="weights to measure (default: the bundled model)")
     args = parser.parse_args()
     use_one_core()
 
@@ -45,7 +43,7 @@ def main() -> None:
     reference = AgeGenderEstimator(
         compile_predict(get_model(REFERENCE, REFERENCE_SIZE)), WeightsInfo(REFERENCE, REFERENCE_SIZE, 0.4)
     )
-    estimators = [*(AgeGenderEstimator.load(path, threads=1) for path in args.weight_file), reference]
+    estimators = [*(AgeGenderEstimator.load(path, threads=1) for path in args.weight_file or [None]), reference]
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (size, size, 3), np.uint8) for size in (e.info.img_size for e in estimators)]
     seconds = np.empty((CALLS, len(estimators)))

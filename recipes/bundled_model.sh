@@ -5,7 +5,7 @@
 # files); and pip install torch
 #
 #     recipes/bundled_model.sh          # all steps
-#     recipes/bundled_model.sh train    # or some: tables start train ask distil bundle
+#     recipes/bundled_model.sh train    # or some: tables start train predict distil bundle
 #     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,36 +32,38 @@ settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 trai
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
   local db="data.db=[utkface,$aaf,$aaf,$aaf,fairface]"
-  run train_on_cpu.py "$db" "${settings[@]}" model.frozen=0.96 model.weights=checkpoints/face_network.hdf5 train.lr=0.003 \
+  run "$db" "${settings[@]}" model.frozen=0.96 model.weights=checkpoints/face_network.hdf5 train.lr=0.003 \
     train.ema=0 train.epochs=1 train.steps_per_epoch=150 train.seed=1 train.checkpoint_dir=checkpoints/heads
-  run train_on_cpu.py "$db" "${settings[@]}" model.frozen=0.2 model.dropout=0.2 model.weights="$(newest heads)" \
+  run "$db" "${settings[@]}" model.frozen=0.2 model.dropout=0.2 model.weights="$(newest heads)" \
     train.warmup_epochs=0.1 train.epochs=5 train.seed=11 train.checkpoint_dir=checkpoints/all
 }
 
 # What the trained network and the one bundled before it predict together for the images of training.
-ask() {
+predict() {
   local before=checkpoints/EfficientNetLite0_160.onnx
-  git show 55de21c:pretrained_models/EfficientNetLite0_160.onnx > $before
-  "$python" recipes/ask_networks.py -o checkpoints/answers.npz --db utkface $aaf fairface --flip \
-    --weight_file "$(newest all)" $before
+  git show 55de21c:pretrained_models/EfficientNetLite0_160.onnx > $before.part
+  mv $before.part $before
+  "$python" recipes/predict_targets.py -o checkpoints/predictions.npz --db utkface $aaf fairface --flip \
+    --weight_file "$(newest all)" $before ${overrides[@]+--limit 100}
 }
 
 # Further, on these predictions and the labels.
 distil() {
-  export ANSWERS=checkpoints/answers.npz
-  run train_on_answers.py "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,fairface]" "${settings[@]}" \
-    model.mirrored=true model.frozen=0.3 model.dropout=0.1 model.weights="$(newest all)" train.warmup_epochs=0.15 \
-    train.epochs=5 train.steps_per_epoch=850 train.seed=12 train.checkpoint_dir=checkpoints/distilled
+  run "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,fairface]" "${settings[@]}" model.mirrored=true model.frozen=0.3 \
+    model.dropout=0.1 model.weights="$(newest all)" train.predictions=checkpoints/predictions.npz \
+    train.warmup_epochs=0.15 train.epochs=5 train.steps_per_epoch=850 train.seed=12 \
+    train.checkpoint_dir=checkpoints/distilled
 }
 
 run() {
-  "$python" "recipes/$1" "${@:2}" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
+  "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
 bundle() {
-  local bundled=pretrained_models/MobileNet_160
-  cp "$(newest distilled)" $bundled.hdf5
-  "$python" export.py --format onnx --weight_file $bundled.hdf5 -o $bundled.onnx --int8 utkface $aaf fairface
+  local bundled=pretrained_models/MobileNet_160 best
+  best="$(newest distilled)"
+  "$python" export.py --format onnx --weight_file "$best" -o $bundled.onnx --int8 utkface $aaf fairface
+  cp "$best" $bundled.hdf5
 }
 
 newest() {
@@ -70,7 +72,7 @@ newest() {
 }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(tables start train ask distil bundle)
+[ $# -gt 0 ] || steps=(tables start train predict distil bundle)
 for step in "${steps[@]}"; do
   "$step"
 done

@@ -65,7 +65,7 @@ def test_8_bit_integers(tmp_path, faces):
     result = run_script("export.py", "--format", "onnx", "-o", output, "--int8", faces)
     assert result.returncode == 0, result.stderr
     assert "5.png" in result.stderr
-    assert re.search(r"\n8-bit integers changed ages by .*, of 5 images\n$", result.stdout)
+    assert "\n8-bit integers change ages by " in result.stdout
     assert output.stat().st_size < 0.4 * weights.bundled(".hdf5").stat().st_size
     crop = read_image(tmp_path / "12.png")
     (age,), (male,) = AgeGenderEstimator.load(output).predict([crop])
@@ -82,7 +82,7 @@ def test_8_bit_integers_need_onnx_and_training_faces(tmp_path, faces):
     faces.write_text(faces.read_text().replace("train", "test"))
     result = run_script("export.py", "--format", "onnx", "-o", tmp_path / "a.onnx", "--int8", faces)
     assert result.returncode == 2
-    assert error_line(result).startswith("error: --int8 requires tables with a train part, got ")
+    assert error_line(result).startswith("error: the tables must have a train part, got ")
 
 
 @pytest.fixture(scope="module")

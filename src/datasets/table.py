@@ -108,8 +108,8 @@ def require_crops(table: pd.DataFrame) -> None:
     if whole.any():
         example = table.loc[whole, "path"].iloc[0]
         raise UserError(
-            f"training needs face crops, got {whole.sum():,} whole photos such as {example}: cut the faces out with"
-            " `python crop_faces.py -i FOLDER -o FOLDER --margin 0.4` and train on the table that it writes"
+            f"the table must have face crops, got {whole.sum():,} whole photos such as {example}: cut the faces out"
+            " with `python crop_faces.py -i FOLDER -o FOLDER --margin 0.4` and use the table that it writes"
         )
 
 

@@ -26,8 +26,9 @@ import numpy as np
 from src.cli import ROOT, JobError, UserError, one_line, shell_command
 from src.labels import GENDERS, expected_age
 from src.models import weights
-from src.models.quantize import Outputs, describe_change, quantize
+from src.models.quantize import quantize
 from src.models.weights.info import WeightsInfo
+from src.models.weights.onnx import session_options, validate
 
 if TYPE_CHECKING:
     import keras
@@ -35,13 +36,25 @@ if TYPE_CHECKING:
 MAX_PROBABILITY_DIFFERENCE = 1e-4
 MAX_AGE_DIFFERENCE = 1e-3
 """Years."""
+MAX_INT8_AGE_CHANGE = 0.5
+"""Years, mean over the faces: a ninth of the bundled model's error."""
+MAX_INT8_GENDER_CHANGE = 0.02
+"""Share of the faces."""
+PART = 8
+"""Images that ONNX Runtime gets at once."""
+
+Outputs = tuple[np.ndarray, np.ndarray]
+"""`pred_gender (n, 2)` and `pred_age (n, 101)`."""
 
 
 def run_onnx(path: Path, images: np.ndarray) -> Outputs:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return tuple(session.run(None, {session.get_inputs()[0].name: images}))
+    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: images[start : start + PART]}) for start in range(0, len(images), PART)]
+    gender, age = map(np.concatenate, zip(*parts, strict=True))
+    return gender, age
 
 
 def run_litert(path: Path, images: np.ndarray) -> Outputs:
@@ -84,7 +97,12 @@ FORMATS = {
 }
 
 
-def export_model(weight_file: str | Path, format_name: str, output: str | Path, faces: np.ndarray | None = None) -> str:
+def export_model(
+    weight_file: str | Path,
+    format_name: str,
+    output: str | Path,
+    read_faces: Callable[[WeightsInfo], np.ndarray] | None = None,
+) -> str:
     """Export a network and check its outputs in its own runtime before it gets its name.
 
     ONNX files get the weights' description and are weight files themselves, see `weights.onnx`.
@@ -94,18 +112,20 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path, 
         format_name: A key of `FORMATS`.
         output: A file (`.xml` for OpenVINO, which also writes a `.bin`) or, for `saved_model`, a folder. An existing
             export is replaced only by a network that passed the check.
-        faces: For ONNX: quantize the network, see `quantize`. `(n, size, size, 3)` float32, RGB 0..255, in the crop of
-            the network. Half of them calibrate, the others measure what changes.
+        read_faces: For ONNX in 8-bit integers, see `quantize`. Called with the weights' description, returns faces
+            `(n, size, size, 3)` float32, RGB 0..255, 2 or more. Half of them calibrate, the others measure the change.
 
     Returns:
-        One line: what was written, its input, and how far its outputs are from the original's; with `faces` another
-        with what changed.
+        One line: what was written, its input, and how far its outputs are from the original's; with `read_faces`
+        another one about the change.
 
     Raises:
         UserError: Weights that cannot be loaded, missing packages, or an unsuitable `output`.
-        JobError: The export failed, or its outputs differ; `output` is unchanged.
+        JobError: The export failed, its outputs differ, or quantization changes them too much; `output` is unchanged.
     """
     form, output, change = FORMATS[format_name], Path(output), ""
+    if read_faces and format_name != "onnx":
+        raise UserError(f"--int8 requires --format onnx, got {format_name}")
     check_place(form, output)
     check_packages(format_name)
     model, info = weights.load_model(weight_file)
@@ -116,12 +136,11 @@ def export_model(weight_file: str | Path, format_name: str, output: str | Path, 
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
-        if faces is not None:
-            exact = run(form, written, faces[1::2])
-            quantize(written, faces[::2])
-            change = f"\n{describe_change(exact, run(form, written, faces[1::2]))}"
+        if read_faces:
+            written, change = quantize_and_compare(written, read_faces(info))
         if format_name == "onnx":
             weights.write_info(written, dataclasses.replace(info, colour="RGB", gender_order=GENDERS, scaled=True))
+            validate(written)
         put_in_place(written, output)
     return (
         f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, face crops with "
@@ -337,6 +356,41 @@ def compare(expected: Outputs, received: Outputs) -> tuple[float, float]:
             f"{years:.2g} years; the exported network is not kept"
         )
     return probability, years
+
+
+def quantize_and_compare(network: Path, faces: np.ndarray) -> tuple[Path, str]:
+    """Quantize a network; see `export_model`.
+
+    Returns:
+        The quantized file and a line about the change.
+    """
+    output = network.with_name("quantized.onnx")
+    try:
+        quantize(network, faces[::2], output)
+    except OSError:
+        raise
+    except Exception as error:  # ONNX Runtime's own
+        raise JobError(f"quantization failed: {one_line(error, 300)}") from error
+    before, after = (run(FORMATS["onnx"], path, faces[1::2]) for path in (network, output))
+    years, genders = int8_change(before, after)
+    return output, f"\n8-bit integers change ages by {years:.2f} years on average and {genders:.1%} of genders"
+
+
+def int8_change(before: Outputs, after: Outputs) -> tuple[float, float]:
+    """Return the mean difference in years and the share of other genders.
+
+    Raises:
+        JobError: They exceed `MAX_INT8_AGE_CHANGE` or `MAX_INT8_GENDER_CHANGE`.
+    """
+    years = float(np.abs(expected_age(before[1]) - expected_age(after[1])).mean())
+    genders = float(np.mean(before[0].argmax(axis=1) != after[0].argmax(axis=1)))
+    if not (years <= MAX_INT8_AGE_CHANGE and genders <= MAX_INT8_GENDER_CHANGE):  # NaN fails too
+        raise JobError(
+            f"8-bit integers must change ages by <= {MAX_INT8_AGE_CHANGE:g} years on average and <= "
+            f"{MAX_INT8_GENDER_CHANGE:.0%} of genders, got {years:.2f} years and {genders:.1%}; the exported network "
+            "is not kept; export without --int8"
+        )
+    return years, genders
 
 
 def put_in_place(written: Path, output: Path) -> None:

@@ -109,6 +109,8 @@ class TrainConfig(_Section):
     age_sigma: Annotated[float, Field(gt=0)]
     age_expectation_weight: NonNegative
     age_class_weights: Fraction
+    predictions: UserPath | None
+    predictions_share: Fraction
     batch_norm_momentum: Literal["auto"] | BelowOne
     ema: BelowOne
     early_stopping: Annotated[Count | None, MAY_CHANGE]
@@ -212,12 +214,14 @@ class Config(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class TargetConfig:
-    """How the age head is taught; see `src/training/targets.py`."""
+    """What the heads are taught; see `src/training/targets.py`."""
 
     age_target: str = "onehot"
     age_sigma: float = 2.0  # years
     age_class_weights: np.ndarray | None = None  # (101,)
     has_ranges: bool = False  # age targets are (n, 303), see targets.py
+    predictions: tuple[np.ndarray, np.ndarray] | None = None  # of other networks, see targets.blend
+    predictions_share: float = 0.5
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

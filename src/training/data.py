@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from src import cli, datasets, images
 from src.cli import JobError, Progress, UserError
 from src.files import map_ahead
-from src.labels import AGE_RANGE_COLUMNS, HEADS
+from src.labels import AGE_CLASSES, AGE_RANGE_COLUMNS, GENDERS, HEADS
 from src.training.config import Config, TargetConfig
 from src.training.distributed import ALONE, Group
 from src.training.generator import BatchSettings, ImageSequence
@@ -42,12 +43,51 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
     common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
     settings = dataclasses.replace(common, shuffle=True, steps=cfg.train.steps_per_epoch)
     class_weights = age_class_weights(parts["train"], cfg.train.age_class_weights)
-    target = TargetConfig(cfg.train.age_target, cfg.train.age_sigma, class_weights, ranges)
+    predictions = read_predictions(cfg.train.predictions, parts["train"]["path"]) if cfg.train.predictions else None
+    if predictions:
+        group.require_same(hashlib.sha256(b"".join(map(np.ndarray.tobytes, predictions))).hexdigest(), "predictions")
+    share = cfg.train.predictions_share
+    target = TargetConfig(cfg.train.age_target, cfg.train.age_sigma, class_weights, ranges, predictions, share)
     training = ImageSequence(parts["train"], settings, cfg.augment, target, workers)
     settings = dataclasses.replace(common, fill_up=True, steps=cfg.train.validation_steps)
     validation = ImageSequence(parts["val"], settings, target=TargetConfig(has_ranges=ranges), workers=workers)
     require_labels(training, validation, ", ".join(table_names(cfg)))
     return training, validation, margin
+
+
+def read_predictions(file: str, paths: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Read what `recipes/predict_targets.py` wrote.
+
+    Returns:
+        Genders `(n, 2)` and ages `(n, 101)` in the order of `paths`, float32; NaN for images that the file lacks, whose
+        number is printed.
+
+    Raises:
+        UserError: no such file, another kind of file, or one without any of the images.
+    """
+    try:
+        with np.load(file) as arrays:
+            names, genders, ages = (arrays[key] for key in ("path", "gender", "age"))
+        rows = pd.Series(np.arange(len(names)), index=names)
+        shapes = [(len(rows), len(GENDERS)), (len(rows), AGE_CLASSES)]
+        if [genders.shape, ages.shape] != shapes:
+            raise ValueError(f"arrays of {genders.shape} and {ages.shape}")
+        found = rows.reindex(paths.astype(str))
+    except (OSError, TypeError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(
+            f"train.predictions must be a file of recipes/predict_targets.py, got {file}: {cli.one_line(error)}"
+        ) from error
+    missing = int(found.isna().sum())
+    if missing == len(found):
+        raise UserError(
+            f"train.predictions must have the images of training, got {file} with none of them; run "
+            "recipes/predict_targets.py on the tables of data.db"
+        )
+    if missing:
+        print(f"train: {missing:,} images have no prediction in {file} and learn from their labels alone")
+    order = found.fillna(-1).to_numpy(int)
+    genders, ages = (np.where(order[:, np.newaxis] < 0, np.nan, values[order]) for values in (genders, ages))
+    return genders.astype(np.float32), ages.astype(np.float32)
 
 
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:

@@ -74,7 +74,7 @@ class ImageSequence(keras.utils.PyDataset):
         table: Rows as in `src/datasets/table.py`.
         settings: Which rows make a batch.
         augment: Random changes, or `None` for plain images.
-        target: How the age head is taught.
+        target: What the heads are taught.
         workers: Threads that read ahead; 0 reads when asked.
 
     Raises:
@@ -116,6 +116,8 @@ class ImageSequence(keras.utils.PyDataset):
             targets.gender_targets(genders),
             age_targets if ranges is None else targets.join_ranges(age_targets, ranges),
         )
+        if target.predictions is not None:
+            self._targets = targets.blend(self._targets, target.predictions, target.predictions_share)
         self._weights = (targets.gender_weights(genders), targets.age_weights(ages, target.age_class_weights, ranges))
 
     @property
@@ -138,23 +140,6 @@ class ImageSequence(keras.utils.PyDataset):
     def known_labels(self) -> int:
         """Labels in the last epoch's batches of this process; an image that can no longer be read has none."""
         return sum(self._known.values())
-
-    @property
-    def paths(self) -> list[str]:
-        """The image of each row."""
-        return [str(name) for name in self._names]
-
-    def blend_targets(self, genders: np.ndarray, ages: np.ndarray, share: float) -> None:
-        """Teach what other networks predict beside the labels (knowledge distillation, arXiv 1503.02531).
-
-        Args:
-            genders: `(rows, 2)`, sums 1, in the order of the table.
-            ages: `(rows, 101)`, sums 1.
-            share: Of the predictions, 0..1; the labels have the rest. A range keeps its own loss for its share.
-        """
-        gender_targets, age_targets = ((1 - share) * values for values in self._targets)
-        age_targets[:, :AGE_CLASSES] += share * ages
-        self._targets = (gender_targets + share * genders).astype(np.float32), age_targets.astype(np.float32)
 
     def clear_labels(self, heads: Collection[str]) -> None:
         """Treat all labels of these heads as unknown."""

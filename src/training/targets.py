@@ -99,6 +99,33 @@ def join_ranges(distributions: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     return np.concatenate([distributions * exact, ranges, np.zeros_like(ranges)], axis=1)
 
 
+def blend(
+    targets: tuple[np.ndarray, np.ndarray], predictions: tuple[np.ndarray, np.ndarray], share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blend what other networks predict into targets (Hinton et al., "Distilling the Knowledge", arXiv 1503.02531).
+
+    Cross entropy is linear in the target: the loss of a row is the mix of the losses by label and by prediction. A
+    range keeps its own loss, scaled by its share. Weights stay: without a label a row learns nothing from a prediction.
+
+    Args:
+        targets: Genders `(n, 2)` and ages `(n, 101)` or `(n, 303)`, see `join_ranges`.
+        predictions: `(n, 2)` and `(n, 101)`, rows sum to 1; NaN where there is none, which leaves the label alone.
+        share: Of the predictions, 0..1.
+
+    Returns:
+        Float32, of the shapes of `targets`.
+    """
+    blended = []
+    for target, predicted in zip(targets, predictions, strict=True):
+        known = ~np.isnan(predicted).any(axis=1)
+        values = target.astype(np.float32)
+        values[known] *= 1 - share
+        values[known, : predicted.shape[1]] += share * predicted[known]
+        blended.append(values)
+    genders, ages = blended
+    return genders, ages
+
+
 def mix_age_targets(targets: np.ndarray, share: np.ndarray, partner: np.ndarray) -> np.ndarray:
     """Mix age targets so that the loss of a mixed row is the mix of both rows' losses, as mixup defines it.
 

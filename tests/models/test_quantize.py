@@ -1,22 +1,22 @@
 """Networks in 8-bit integers: which convolutions, how far predictions may move."""
 
+import re
+
 import keras
 import numpy as np
 import onnx
 import pytest
 from strange_files import random_images, randomize
 
-from src.cli import JobError
+from src.cli import JobError, UserError
 from src.models import export as exporting, weights
-from src.models.export import export_model, run_onnx
-from src.models.quantize import MAX_AGE_CHANGE, MAX_GENDER_CHANGE, describe_change
+from src.models.export import export_model, int8_change, run_onnx
 from src.models.weights.info import WeightsInfo
-from src.models.weights.onnx import validate
 
 
 @pytest.fixture
 def network(monkeypatch) -> keras.Model:
-    """A network for 16 pixels with six whole convolutions and two by channels, which all weight files then are."""
+    """A network for 16 pixels with six plain and two depthwise convolutions, which all weight files then are."""
     layers = keras.layers
     inputs = x = keras.Input((16, 16, 3))
     x = layers.Rescaling(1 / 255)(x)
@@ -32,40 +32,52 @@ def network(monkeypatch) -> keras.Model:
     return model
 
 
-def test_the_later_whole_convolutions_become_integers(network, tmp_path):
+def faces(info: WeightsInfo) -> np.ndarray:
+    assert info.img_size == 16
+    return random_images(16, 16)
+
+
+def test_the_later_convolutions_of_all_channels_become_integers(network, tmp_path):
     exact, quantized = tmp_path / "exact.onnx", tmp_path / "int8.onnx"
     export_model("any", "onnx", exact)
-    text = export_model("any", "onnx", quantized, random_images(16, 16))
-    assert "\n8-bit integers changed ages by " in text
-    assert text.endswith("of 8 images")
+    text = export_model("any", "onnx", quantized, faces)
+    assert re.search(r"\n8-bit integers change ages by 0\.\d\d years on average and 0\.0% of genders$", text)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exact.onnx", "int8.onnx"]
-    validate(quantized)
     assert weights.identify(quantized) == weights.identify(exact)
-    graph = onnx.load(quantized).graph
-    integers = [
-        tensor.dims for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims
-    ]
-    assert [list(dims) for dims in integers if len(dims) == 4] == 3 * [[8, 8, 1, 1]]
-    values = random_images(16, 16)
-    ages, other_ages = (run_onnx(path, values)[1] for path in (exact, quantized))
+    tensors = [tensor for tensor in onnx.load(quantized).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert [list(tensor.dims) for tensor in tensors if len(tensor.dims) == 4] == 3 * [[8, 8, 1, 1]]
+    ages, other_ages = (run_onnx(path, random_images(16, 16))[1] for path in (exact, quantized))
     np.testing.assert_allclose(ages, other_ages, atol=0.05)
     assert np.abs(ages - other_ages).max() > 1e-5, "nothing was rounded"
 
 
-def test_a_network_that_moves_too_far_leaves_no_file(network, tmp_path, monkeypatch):
-    def other_weights(path, faces):
+def test_a_network_that_moves_too_far_leaves_the_older_export(network, tmp_path, monkeypatch):
+    output = tmp_path / "a.onnx"
+    export_model("any", "onnx", output)
+    before = output.read_bytes()
+
+    def quantize_badly(path, faces, output):
         for layer in network.layers[-2:]:
             layer.set_weights([-values for values in layer.get_weights()])
-        exporting.write(exporting.plain_network(network, WeightsInfo("MobileNetV2", 16, 0.1)), FORM, path)
+        plain = exporting.plain_network(network, WeightsInfo("MobileNetV2", 16, 0.1))
+        exporting.write(plain, exporting.FORMATS["onnx"], output)
 
-    FORM = exporting.FORMATS["onnx"]
-    monkeypatch.setattr(exporting, "quantize", other_weights)
-    with pytest.raises(JobError, match=r"8-bit integers must change .* nothing is kept; export without --int8"):
-        export_model("any", "onnx", tmp_path / "a.onnx", random_images(16, 16))
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(exporting, "quantize", quantize_badly)
+    with pytest.raises(JobError, match=r"8-bit integers must change .* is not kept; export without --int8"):
+        export_model("any", "onnx", output, faces)
+    monkeypatch.setattr(exporting, "quantize", lambda *_: 1 / 0)
+    with pytest.raises(JobError, match="quantization failed: division by zero"):
+        export_model("any", "onnx", output, faces)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+    assert output.read_bytes() == before
 
 
-def outputs(years: list[float], male: list[float]):
+def test_other_formats_have_no_8_bit_integers(network, tmp_path):
+    with pytest.raises(UserError, match="--int8 requires --format onnx, got litert"):
+        export_model("any", "litert", tmp_path / "a.tflite", faces)
+
+
+def outputs(years: list[float], male: list[float]) -> tuple[np.ndarray, np.ndarray]:
     ages = np.zeros((len(years), 101))
     for row, age in enumerate(years):
         ages[row, [20, 30]] = (30 - age) / 10, (age - 20) / 10
@@ -74,12 +86,10 @@ def outputs(years: list[float], male: list[float]):
 
 def test_limits():
     before = outputs([24.0] * 50, [0.4] * 50)
-    line = describe_change(before, outputs([24.9] + [24.0] * 49, [0.6] + [0.4] * 49))
-    assert line == (
-        "8-bit integers changed ages by 0.02 years on average and 0.90 at most, 2.0% of genders, of 50 images"
-    )
-    for years, male in (([24 + MAX_AGE_CHANGE + 0.01] * 50, [0.4] * 50), ([24.0] * 50, [0.6] * 2 + [0.4] * 48)):
-        with pytest.raises(JobError, match=f"at most 0.5 years on average and {MAX_GENDER_CHANGE:.0%} of genders, got"):
-            describe_change(before, outputs(years, male))
-    with pytest.raises(JobError, match="nan years"):
-        describe_change(before, outputs([float("nan")] * 50, [0.4] * 50))
+    years, genders = int8_change(before, outputs([25.0] + [24.0] * 49, [0.6] + [0.4] * 49))
+    assert (years, genders) == (pytest.approx(0.02), pytest.approx(0.02))
+    for ages, male in (([24.51] * 50, [0.4] * 50), ([24.0] * 50, [0.6] * 2 + [0.4] * 48)):
+        with pytest.raises(JobError, match=r"by <= 0.5 years on average and <= 2% of genders, got 0\.\d\d years and"):
+            int8_change(before, outputs(ages, male))
+    with pytest.raises(JobError, match="got nan years"):
+        int8_change(before, outputs([float("nan")] * 50, [0.4] * 50))

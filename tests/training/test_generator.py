@@ -7,13 +7,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from record_epochs import CASES, make_table, record_epochs
 
 from src import images
 from src.cli import ROOT, JobError, UserError
 from src.training.config import AugmentConfig, TargetConfig
-from src.training.data import drop_unreadable
+from src.training.data import drop_unreadable, read_predictions
 from tests.training.test_batches import equal, make_maker
 
 SETTINGS = {"img_size": 8, "batch_size": 4, "margin": 0.1}
@@ -189,27 +190,41 @@ def test_an_image_that_vanishes_in_training_is_named_once(table_of_files, caplog
     assert "\n" not in warning
 
 
-def test_predictions_are_blended_into_exact_ages_and_ranges():
-    nan = float("nan")
-    table = make_table(3).assign(gender=[0.0, 1.0, nan], age=[10.0, nan, 30.0])
-    ranges = {"age_min": [nan, 20.0, nan], "age_max": [nan, 29.0, nan]}
-    genders = np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]], np.float32)
-    ages = np.eye(101, dtype=np.float32)[[12, 35, 31]]
-    for columns, width in (({}, 101), (ranges, 303)):
-        sequence = make_maker(table.assign(**columns), target=TargetConfig(has_ranges=bool(columns)), **SETTINGS)
-        assert sequence.paths == list(table["path"])
-        weights = sequence[0][2]
-        sequence.blend_targets(genders, ages, 0.25)
-        blended = sequence.make(0, 0)
-        gender, age = blended.targets
-        np.testing.assert_allclose(gender, [[0.9, 0.1], [0.05, 0.95], [0.5, 0.5]], atol=1e-6)
-        assert age.shape == (3, width)
-        assert (gender.dtype, age.dtype) == (np.float32, np.float32)
-        np.testing.assert_allclose(age[0, [10, 12]], [0.75, 0.25])
-        np.testing.assert_allclose(age[2, [30, 31]], [0.75, 0.25])
-        if columns:  # the range keeps three quarters of the row, for each of its ages
-            assert age[1, 35] == 0.25
-            np.testing.assert_allclose(age[1, 101:202], 0.75 * ((np.arange(101) >= 20) & (np.arange(101) <= 29)))
-        np.testing.assert_array_equal(age.sum(axis=1)[[0, 2]], 1)
-        for before, after in zip(weights, blended.weights, strict=True):
-            np.testing.assert_array_equal(before, after)
+def test_predictions_are_taught_beside_the_labels():
+    predictions = np.full((3, 2), 0.5, np.float32), np.eye(101, dtype=np.float32)[[12, 35, 31]]
+    table = make_table(3).assign(gender=[0.0, 1.0, float("nan")])
+    target = TargetConfig(predictions=predictions, predictions_share=0.25)
+    plain, taught = (make_maker(table, target=each, **SETTINGS).make(0, 0) for each in (None, target))
+    np.testing.assert_array_equal(taught.targets[0], [[0.875, 0.125], [0.125, 0.875], [0.5, 0.5]])
+    np.testing.assert_array_equal(taught.targets[1][:, [12, 35, 31]].diagonal(), 0.25)
+    for before, after in zip(plain.weights, taught.weights, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.fixture
+def predictions_file(tmp_path):
+    genders, ages = np.array([[0.75, 0.25], [0.5, 0.5]]), np.eye(101)[[20, 40]]
+    np.savez(tmp_path / "a.npz", path=np.array(["b", "a"]), gender=genders, age=ages)
+    return tmp_path / "a.npz"
+
+
+def test_predictions_come_in_the_order_of_the_images(predictions_file, capsys):
+    genders, ages = read_predictions(str(predictions_file), pd.Series(["a", "b", "c", "a"]))
+    np.testing.assert_array_equal(genders, [[0.5, 0.5], [0.75, 0.25], [np.nan, np.nan], [0.5, 0.5]])
+    np.testing.assert_array_equal(ages[[0, 1, 3]].argmax(axis=1), [40, 20, 40])
+    assert np.isnan(ages[2]).all()
+    assert (genders.dtype, ages.dtype) == (np.float32, np.float32)
+    printed = capsys.readouterr().out
+    assert printed == f"train: 1 images have no prediction in {predictions_file} and learn from their labels alone\n"
+
+
+def test_predictions_of_other_images_and_other_files_are_refused(predictions_file, tmp_path):
+    with pytest.raises(UserError, match="must have the images of training, got .* with none of them; run recipes/pred"):
+        read_predictions(str(predictions_file), pd.Series(["c"]))
+    np.savez(tmp_path / "keys.npz", path=np.array(["a"]))
+    np.savez(tmp_path / "shapes.npz", path=np.array(["a"]), gender=np.ones((1, 2)), age=np.ones((1, 3)))
+    (tmp_path / "text.npz").write_text("no arrays")
+    np.save(tmp_path / "one.npy", np.ones(3))
+    for name in ("keys.npz", "shapes.npz", "text.npz", "one.npy", "none.npz"):
+        with pytest.raises(UserError, match="train.predictions must be a file of recipes/predict_targets.py, got"):
+            read_predictions(str(tmp_path / name), pd.Series(["a"]))

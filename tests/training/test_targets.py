@@ -110,3 +110,25 @@ def test_weight_of_a_range_is_the_mean_of_its_classes():
     ages = np.array([NAN, 5.0, NAN])
     np.testing.assert_array_equal(targets.age_weights(ages, np.arange(101.0), ranges), [11, 5, 0])
     np.testing.assert_array_equal(targets.age_weights(ages, ranges=ranges), [1, 1, 0])
+
+
+@pytest.mark.parametrize("has_ranges", [False, True])
+def test_predictions_have_their_share_beside_labels_and_ranges(has_ranges):
+    genders = targets.gender_targets(np.array([0.0, 1.0, 1.0]))
+    ages = targets.age_targets(np.array([10.0, NAN, 30.0]))
+    if has_ranges:
+        ages = targets.join_ranges(ages, targets.age_ranges(np.array([NAN, 20.0, NAN]), np.array([NAN, 29.0, NAN])))
+    predictions = np.array([[0.6, 0.4], [0.2, 0.8], [NAN, NAN]]), np.eye(101)[[12, 35, 31]]
+    predictions[1][2] = NAN
+    before = genders.copy(), ages.copy()
+    blended_genders, blended_ages = targets.blend((genders, ages), predictions, 0.25)
+    np.testing.assert_array_equal(genders, before[0])
+    np.testing.assert_array_equal(ages, before[1])
+    np.testing.assert_allclose(blended_genders, [[0.9, 0.1], [0.05, 0.95], [0, 1]], atol=1e-6)
+    assert (blended_genders.dtype, blended_ages.dtype, blended_ages.shape) == (np.float32, np.float32, ages.shape)
+    np.testing.assert_allclose(blended_ages[0, [10, 12]], [0.75, 0.25])
+    np.testing.assert_array_equal(blended_ages[2], ages[2])
+    if has_ranges:
+        years = np.arange(101)
+        np.testing.assert_allclose(blended_ages[1, :101], 0.25 * (years == 35))
+        np.testing.assert_allclose(blended_ages[1, 101:202], 0.75 * ((years >= 20) & (years <= 29)))
