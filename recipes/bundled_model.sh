@@ -51,7 +51,7 @@ predict() {
 distil() {
   run "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,fairface]" "${settings[@]}" model.mirrored=true model.frozen=0.3 \
     model.dropout=0.1 model.weights="$(newest all)" train.predictions=checkpoints/predictions.npz \
-    train.warmup_epochs=0.15 train.epochs=5 train.steps_per_epoch=850 train.seed=12 \
+    train.warmup_epochs=0.15 train.epochs=6 train.steps_per_epoch=850 train.seed=12 \
     train.checkpoint_dir=checkpoints/distilled
 }
 

@@ -28,7 +28,7 @@ from src.labels import GENDERS, expected_age
 from src.models import weights
 from src.models.quantize import quantize
 from src.models.weights.info import WeightsInfo
-from src.models.weights.onnx import session_options, validate
+from src.models.weights.onnx import validate
 
 if TYPE_CHECKING:
     import keras
@@ -50,7 +50,7 @@ Outputs = tuple[np.ndarray, np.ndarray]
 def run_onnx(path: Path, images: np.ndarray) -> Outputs:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: images[start : start + PART]}) for start in range(0, len(images), PART)]
     gender, age = map(np.concatenate, zip(*parts, strict=True))

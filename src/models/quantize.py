@@ -3,8 +3,8 @@
 Nearly all work of MobileNet and its relatives is in convolutions of 1 x 1. ONNX Runtime quantizes their weights per
 channel, and their inputs by the range that it sees on calibration images
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). Depthwise convolutions and the first
-`FLOAT_CONVOLUTIONS` of the others stay in float32: little time, and most of the error. On 150 faces the bundled
-MobileNet's ages moved by 0.17 years so, by 0.23 with the first one alone and by 2.5 with all in integers.
+`FLOAT_CONVOLUTIONS` of the others stay in float32: little time, and most of the error. Ages of the bundled MobileNet
+move by 0.2 years on average so, by more than 2 with all convolutions in integers.
 """
 
 import logging

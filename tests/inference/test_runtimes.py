@@ -96,8 +96,8 @@ print(sorted({{"keras", "tensorflow", "h5py", "onnx", "pandas", "google.protobuf
     assert done.stdout == "[]\n"
 
 
-def test_bundled_files_are_equal():
-    """The `.onnx` file is made of the `.hdf5` file: python export.py --format onnx -o pretrained_models/NAME.onnx"""
+def test_bundled_files_are_alike():
+    """The `.onnx` file is made of the `.hdf5` file, with 8-bit integers: `recipes/bundled_model.sh`."""
     onnx_file, hdf5_file = models.bundled(), models.bundled(".hdf5")
     assert (onnx_file.suffix, hdf5_file.suffix, onnx_file.stem) == (".onnx", ".hdf5", hdf5_file.stem)
     estimators = [AgeGenderEstimator.load(file) for file in (onnx_file, hdf5_file)]
@@ -109,8 +109,9 @@ def test_bundled_files_are_equal():
     faces += list(np.random.default_rng(0).integers(0, 256, (4, 128, 128, 3), np.uint8))
     (ages, male), (expected_ages, expected_male) = (estimator.predict(faces) for estimator in estimators)
     assert np.ptp(expected_ages) > 20, "the faces must tell networks apart"
-    np.testing.assert_allclose(ages, expected_ages, atol=1e-3)
-    np.testing.assert_allclose(male, expected_male, atol=1e-4)
+    assert np.abs(ages - expected_ages).mean() < 0.5
+    np.testing.assert_allclose(ages, expected_ages, atol=3)
+    np.testing.assert_allclose(male, expected_male, atol=0.15)
     same = dataclasses.replace(estimators[1].info, colour="RGB", gender_order=("female", "male"), scaled=True)
     assert estimators[0].info == same
 

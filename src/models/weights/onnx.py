@@ -98,10 +98,15 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     """
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised anyway
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # detection needs the cores
     usable = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in usable]
     try:
-        session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime raises a dozen classes of its own
         raise unreadable(path, error) from error
     text = session.get_modelmeta().custom_metadata_map.get(ATTRIBUTE)
@@ -110,19 +115,6 @@ def open_session(path: Path, threads: int = 0) -> tuple[onnxruntime.InferenceSes
     info = parse_json(text, path)
     check_signature(session, info, path)
     return session, info
-
-
-def session_options(threads: int = 0) -> onnxruntime.SessionOptions:
-    """Return the options under which all processors predict the same; `threads` as for `open_session`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised anyway
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # detection needs the cores
-    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI sums of 8-bit products saturate
-    return options
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
