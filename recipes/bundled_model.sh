@@ -2,7 +2,8 @@
 # Train the bundled model anew; pretrained_models/README.md says what came of it.
 #
 # Before: the data below data/, as docs/data.md says: UTKFace, All-Age-Faces, FairFace (train/, val/ and their label
-# files); and pip install torch
+# files); the whole history of this repository (no shallow clone); and
+#     pip install torch -r requirements-export.txt
 #
 #     recipes/bundled_model.sh          # all steps
 #     recipes/bundled_model.sh train    # or some: tables start train predict distil bundle

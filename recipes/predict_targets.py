@@ -4,7 +4,8 @@
     python train.py data.db=[utkface,fairface] train.predictions=checkpoints/predictions.npz
 
 Each network sees each image once, cut as in evaluation, and as a mirror image where its weight file or `--flip` says
-so. The file holds the mean over the networks.
+so. The file holds the mean over the networks. Tables are read from their usual places (no `data.image_dir`) and split
+as by default.
 """
 
 import sys
@@ -38,19 +39,21 @@ def main() -> None:
     args = parse_args()
     if args.output.suffix != ".npz" or not args.output.parent.is_dir():
         raise UserError(f"--output must be an .npz file in a folder that exists, got {args.output}")
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit must be >= 1, got {args.limit}")
     estimators = [AgeGenderEstimator.load(path, 64, args.flip) for path in args.weight_file]
     for estimator in estimators:
         if estimator.info.heads != HEADS:
             raise UserError(f"--weight_file must have both heads, got {estimator.source} without one")
-    table = load_training_part(args.db).head(args.limit or None)
+    table = load_training_part(args.db)[: args.limit]
     predictions = [predict(estimator, table) for estimator in estimators]
-    paths = list(predictions[0])
+    paths = [path for path in predictions[0] if all(path in others for others in predictions)]
     if not paths:
         raise JobError(f"none of the {len(table):,} images can be read; nothing is written")
     genders, ages = (np.mean([[each[path][head] for path in paths] for each in predictions], axis=0) for head in (0, 1))
     with write_whole(args.output) as part:
         np.savez(part, path=np.array(paths), gender=genders.astype("f4"), age=ages.astype("f4"))
-    print(f"{args.output}: predictions for {len(paths):,} images")
+    print(f"{args.output}: predictions for {len(paths):,} of {len(table):,} images")
 
 
 def predict(estimator: AgeGenderEstimator, table: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -54,6 +54,9 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert [cfg.model.frozen for cfg in (heads, all_, distilled)] == [0.96, 0.2, 0.3]
     assert [cfg.train.age_loss_weight for cfg in (heads, all_, distilled)] == [0.35, 0.35, 0.35]
     assert distilled.model.mirrored
+    (predicting,) = (command for command in commands if command[0] == "recipes/predict_targets.py")
+    assert distilled.train.predictions == predicting[predicting.index("-o") + 1]
+    assert "--int8" in commands[-1]
 
 
 def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():

@@ -60,7 +60,7 @@ def test_the_file_has_the_mean_over_the_networks(folder, flip):
 
 
 def test_only_the_first_images_and_mistakes(folder):
-    assert predict_targets(folder, "--limit", "2").stdout == f"{folder / 'a.npz'}: predictions for 2 images\n"
+    assert predict_targets(folder, "--limit", "2").stdout == f"{folder / 'a.npz'}: predictions for 2 of 2 images\n"
     result = predict_targets(folder, "-o", folder / "a.csv")
     assert result.returncode == 2
     assert error_line(result).startswith("error: --output must be an .npz file in a folder that exists, got ")

@@ -1,26 +1,34 @@
 """The faces of a table as a network gets them in evaluation: cut to its margin and resized."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from src import cli, images
 from src.cli import Progress, UserError
-from src.datasets.table import face_boxes, load_table, require_crops, require_margin
+from src.datasets.table import PathLike, face_boxes, load_table, require_crops, require_margin
 from src.files import map_ahead
+from src.images import BOX_COLUMNS
 
 
-def load_training_part(db: list[str]) -> pd.DataFrame:
-    """Load the train parts of tables of face crops, each image once.
+def load_training_part(db: Sequence[PathLike]) -> pd.DataFrame:
+    """Load the train parts of tables of face crops from their usual places, each image once.
 
     Raises:
-        UserError: as `load_table`, or there is no train part, or it has whole photos.
+        UserError: as `load_table`, or there is no train part, or it has whole photos or images with several faces.
     """
     table = load_table(db, only="train")
-    table = table[table["split"] == "train"].drop_duplicates("path", ignore_index=True)
+    boxes = [column for column in BOX_COLUMNS if column in table]
+    table = table[table["split"] == "train"].drop_duplicates(["path", *boxes], ignore_index=True)
     if table.empty:
-        raise UserError(f"the tables must have a train part, got {', '.join(db)} without one")
+        raise UserError(f"the tables must have a train part, got {', '.join(map(str, db))} without one")
+    several = table["path"].duplicated()
+    if several.any():
+        raise UserError(
+            f"the tables must have one face per image, got several in {several.sum():,}, such as "
+            f"{table.loc[several, 'path'].iloc[0]}; cut them with crop_faces.py"
+        )
     require_crops(table)
     return table
 
@@ -36,7 +44,7 @@ def read_faces(table: pd.DataFrame, margin: float, size: int, resize: str = "are
 
     Yields:
         Path and face, `(size, size, 3)` uint8 RGB, in the table's order. Images that cannot be read, or whose face lies
-        outside, are named in a warning and left out.
+        outside, are skipped; a warning names each.
 
     Raises:
         UserError: the margin is above that of a face crop.

@@ -116,8 +116,8 @@ def export_model(
             `(n, size, size, 3)` float32, RGB 0..255, 2 or more. Half of them calibrate, the others measure the change.
 
     Returns:
-        One line: what was written, its input, and how far its outputs are from the original's; with `read_faces`
-        another one about the change.
+        One line: what was written, its input, and how far its outputs are from the original's, with `read_faces`
+        before quantization; then another one about the change.
 
     Raises:
         UserError: Weights that cannot be loaded, missing packages, or an unsuitable `output`.
@@ -129,6 +129,7 @@ def export_model(
     check_place(form, output)
     check_packages(format_name)
     model, info = weights.load_model(weight_file)
+    faces = read_faces(info) if read_faces else None
     images = example_images(info.img_size)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder, whole_float32():
@@ -136,16 +137,20 @@ def export_model(
         written = Path(folder) / f"network{form.ending}"
         write(plain_network(model, info), form, written)
         differences = compare(expected, run(form, written, images))
-        if read_faces:
-            written, change = quantize_and_compare(written, read_faces(info))
+        if faces is not None:
+            written, change = quantize_and_compare(written, faces)
         if format_name == "onnx":
             weights.write_info(written, dataclasses.replace(info, colour="RGB", gender_order=GENDERS, scaled=True))
-            validate(written)
+            try:
+                validate(written)
+            except UserError as error:
+                raise JobError(f"the exported network is not kept: {error}") from error
         put_in_place(written, output)
     return (
         f"{output}: {info.model_name}, float32 (n, {info.img_size}, {info.img_size}, 3) RGB 0..255, face crops with "
         f"margin {info.margin:g} -> {GENDERS} probabilities, 101 age probabilities; largest difference "
-        f"{differences[0]:.1e} in probability, {differences[1]:.1e} years{change}"
+        f"{'before quantization ' if change else ''}{differences[0]:.1e} in probability, {differences[1]:.1e} years"
+        f"{change}"
     )
 
 

@@ -68,26 +68,26 @@ def read_predictions(file: str, paths: pd.Series) -> tuple[np.ndarray, np.ndarra
     try:
         with np.load(file) as arrays:
             names, genders, ages = (arrays[key] for key in ("path", "gender", "age"))
-        rows = pd.Series(np.arange(len(names)), index=names)
-        shapes = [(len(rows), len(GENDERS)), (len(rows), AGE_CLASSES)]
-        if [genders.shape, ages.shape] != shapes:
-            raise ValueError(f"arrays of {genders.shape} and {ages.shape}")
-        found = rows.reindex(paths.astype(str))
-    except (OSError, TypeError, ValueError, KeyError, BadZipFile) as error:
+        rows = {name: row for row, name in enumerate(names.tolist())}
+        if [genders.shape, ages.shape] != [(len(rows), len(GENDERS)), (len(rows), AGE_CLASSES)]:
+            raise ValueError(f"arrays of {genders.shape} and {ages.shape} for {len(rows)} images")
+        genders, ages = genders.astype(np.float32), ages.astype(np.float32)
+    except (EOFError, OSError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(
             f"train.predictions must be a file of recipes/predict_targets.py, got {file}: {cli.one_line(error)}"
         ) from error
-    missing = int(found.isna().sum())
-    if missing == len(found):
+    order = np.array([rows.get(path, -1) for path in paths])
+    missing = int((order < 0).sum())
+    if missing == len(order):
         raise UserError(
             f"train.predictions must have the images of training, got {file} with none of them; run "
-            "recipes/predict_targets.py on the tables of data.db"
+            "recipes/predict_targets.py on the tables of data.db, with their images in the same place"
         )
     if missing:
         print(f"train: {missing:,} images have no prediction in {file} and learn from their labels alone")
-    order = found.fillna(-1).to_numpy(int)
-    genders, ages = (np.where(order[:, np.newaxis] < 0, np.nan, values[order]) for values in (genders, ages))
-    return genders.astype(np.float32), ages.astype(np.float32)
+    found = order[:, np.newaxis] >= 0
+    none = np.float32(np.nan)
+    return np.where(found, genders[order], none), np.where(found, ages[order], none)
 
 
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:

@@ -74,7 +74,7 @@ def expected_age_error(true, predicted):
 class AgeMeanAbsoluteError(keras.metrics.Mean):
     """Mean absolute error in years between true and predicted expected ages, over the rows with an exact age.
 
-    NaN where no row has one.
+    With `train.predictions` a row with a range counts too, by their share. NaN where no row has one.
     """
 
     def update_state(self, y_true, y_pred, sample_weight=None):

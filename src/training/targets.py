@@ -105,7 +105,8 @@ def blend(
     """Blend what other networks predict into targets (Hinton et al., "Distilling the Knowledge", arXiv 1503.02531).
 
     Cross entropy is linear in the target: the loss of a row is the mix of the losses by label and by prediction. A
-    range keeps its own loss, scaled by its share. Weights stay: without a label a row learns nothing from a prediction.
+    range keeps its own loss, scaled by its share. The error of the expected age is measured from that of the blend.
+    Weights stay: without a label a row learns nothing from a prediction.
 
     Args:
         targets: Genders `(n, 2)` and ages `(n, 101)` or `(n, 303)`, see `join_ranges`.

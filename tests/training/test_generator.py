@@ -225,6 +225,8 @@ def test_predictions_of_other_images_and_other_files_are_refused(predictions_fil
     np.savez(tmp_path / "shapes.npz", path=np.array(["a"]), gender=np.ones((1, 2)), age=np.ones((1, 3)))
     (tmp_path / "text.npz").write_text("no arrays")
     np.save(tmp_path / "one.npy", np.ones(3))
-    for name in ("keys.npz", "shapes.npz", "text.npz", "one.npy", "none.npz"):
+    (tmp_path / "empty.npz").touch()
+    np.savez(tmp_path / "words.npz", path=np.array(["a"]), gender=np.full((1, 2), "x"), age=np.full((1, 101), "x"))
+    for name in ("empty.npz", "words.npz", "keys.npz", "shapes.npz", "text.npz", "one.npy", "none.npz"):
         with pytest.raises(UserError, match="train.predictions must be a file of recipes/predict_targets.py, got"):
             read_predictions(str(tmp_path / name), pd.Series(["a"]))

@@ -2,7 +2,8 @@
 
 ONNX Runtime opens every file that a model names for its values, and reserves whatever a model declares. So the
 structure is read first, by protobuf and with the part of ONNX's schema that matters here
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). All of `validate` runs in the process of `sandbox`.
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto). All of `validate` runs in the process of `sandbox`,
+except for a file that `export` has just written.
 """
 
 from __future__ import annotations
