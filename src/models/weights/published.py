@@ -10,7 +10,7 @@ from src.cli import ROOT, JobError, UserError, one_line
 from src.files import file_hash
 
 BUNDLED = "MobileNet_160"
-"""Name of the default weights in `pretrained_models/`: `.hdf5`, and the same as `.onnx`."""
+"""Name of the default weights in `pretrained_models/`: `.hdf5`, and quantized `.onnx`."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
 
 
