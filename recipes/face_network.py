@@ -79,18 +79,15 @@ def calibrate(model, images: np.ndarray) -> None:
 
 
 def load_images(db: str, count: int, size: int) -> tuple[np.ndarray, float]:
-    """Crop training images of a table, `(count, size, size, 3)`; the second value is their margin."""
-    from src.datasets import load_table
-    from src.training.generator import BatchSettings, ImageSequence
+    """Cut faces of the train part of a table, `(count, size, size, 3)`; the second value is their margin."""
+    from src.datasets import load_training_part, read_faces
 
-    table = load_table(db)
-    rows = table[table["split"] == "train"]
-    if rows.empty:
-        raise UserError(f"--db {db} must have rows of the split train, got none")
-    margin = float(rows["margin"].min())
-    rows = rows.sample(min(count, len(rows)), random_state=0)
-    images, *_ = ImageSequence(rows, BatchSettings(size, len(rows), margin), workers=0)[0]
-    return images.astype(np.float32), margin
+    table = load_training_part([db])
+    margin = float(table["margin"].min())
+    faces = [face for _, face in read_faces(table.sample(min(count, len(table)), random_state=0), margin, size)]
+    if not faces:
+        raise JobError(f"none of the images of --db {db} can be read")
+    return np.stack(faces).astype(np.float32), margin
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("heads", "all", "distilled"):
+    for run in ("heads", "all", "distilled", "refined"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -39,23 +39,33 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands if command[0] != "show"]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-6:] == [
+    assert scripts[-9:] == [
         "recipes/face_network.py",
         "recipes/train_on_cpu.py",
         "recipes/train_on_cpu.py",
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
+        "recipes/detected_boxes.py",
+        "recipes/predict_targets.py",
+        "recipes/train_on_cpu.py",
         "export.py",
     ]
-    heads, all_, distilled = (compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py")
+    trainings = [compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py"]
+    _, all_, distilled, refined = trainings
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
     assert sorted(set(distilled.data.db)) == sorted(set(all_.data.db))
-    assert [cfg.model.img_size for cfg in (heads, all_, distilled)] == [160, 160, 160]
-    assert [cfg.model.frozen for cfg in (heads, all_, distilled)] == [0.96, 0.2, 0.3]
-    assert [cfg.train.age_loss_weight for cfg in (heads, all_, distilled)] == [0.35, 0.35, 0.35]
+    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176]
+    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, 0.2]
+    assert [cfg.train.age_loss_weight for cfg in trainings] == [0.35, 0.35, 0.35, 0.35]
     assert distilled.model.mirrored
-    (predicting,) = (command for command in commands if command[0] == "recipes/predict_targets.py")
-    assert distilled.train.predictions == predicting[predicting.index("-o") + 1]
+    assert refined.model.mirrored
+    written = {command[0]: [] for command in commands}
+    for command in commands:
+        if "-o" in command:
+            written[command[0]].append(command[command.index("-o") + 1])
+    predictions = [cfg.train.predictions for cfg in (distilled, refined)]
+    assert predictions == written["recipes/predict_targets.py"]
+    assert refined.data.db == [*all_.data.db[:1], *all_.data.db, *written["recipes/detected_boxes.py"]]
     assert "--int8" in commands[-1]
 
 
