@@ -59,11 +59,12 @@ distil() {
     train.checkpoint_dir=checkpoints/distilled
 }
 
-# Again at 176 pixels, half of FairFace as this project's detector sees it: its boxes are less exact than FairFace's.
+# FairFace as this project's detector sees it: its boxes are less exact than FairFace's own.
 boxes() {
-  "$python" recipes/detected_boxes.py -o $detected --db fairface --twice Black
+  "$python" recipes/detected_boxes.py -o $detected --db fairface --twice Black ${overrides[@]+--limit 100}
 }
 
+# Again at 176 pixels, on both.
 refine() {
   predict_with checkpoints/predictions2.npz "$(newest distilled)" "$(newest all)" $before
   run "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,$detected]" "${settings[@]}" model.img_size=176 \

@@ -4,12 +4,14 @@
     python train.py data.db=[fairface,data/fairface_boxes.csv]
 
 Crops of another detector hold the face where that one saw it. Training on both boxes of an image teaches a network
-what it gets from `demo.py`. A crop in which no box lies on the face keeps that of its table alone.
+what it gets from `demo.py`. Of each table the train part is read; crops without a detected box on the face are left
+out.
 """
 
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,9 @@ ON_FACE = 0.4
 def parse_args() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="table to write, .csv")
-    parser.add_argument("--db", nargs="+", required=True, help="tables as in data.db: names, or .csv or .mat files")
+    parser.add_argument("--db", nargs="+", required=True, help="tables as in data.db: names, or .csv files")
     parser.add_argument("--twice", nargs="*", default=[], metavar="ETHNICITY", help="write these rows twice")
+    parser.add_argument("--limit", type=int, help="only the first images")
     return parser.parse_args()
 
 
@@ -38,38 +41,59 @@ def main() -> None:
     args = parse_args()
     if args.output.suffix != ".csv":
         raise UserError(f"--output must be a .csv file, got {args.output}")
-    table = load_training_part(args.db)
+    if args.output.resolve() in [Path(db).resolve() for db in args.db]:
+        raise UserError(f"--output must be another file than the tables of --db, got {args.output}")
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit must be >= 1, got {args.limit}")
+    table = load_training_part(args.db)[: args.limit]
+    if "image" in table:
+        raise UserError(f"--db must be tables of image files, got {', '.join(args.db)} with images inside")
     missing = set(args.twice).difference(table.get("ethnicity", ()))
     if missing:
         raise UserError(f"--twice must name ethnicities of the table, got {', '.join(sorted(missing))}")
+    found = detect_faces(table)
+    if found.empty:
+        raise JobError(f"none of the {len(table):,} images has a detected box on its face; nothing is written")
+    rows = pd.concat([found, found[found["ethnicity"].isin(args.twice)]]) if args.twice else found
+    write_table(rows, args.output)
+    print(f"{args.output}: boxes of {len(found):,} of {len(table):,} images, {len(rows):,} rows")
+
+
+def detect_faces(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of face crops in which a box is detected on the face, with that box."""
     detector = FaceDetector()
 
-    def find(row: tuple) -> Box | ImageError | None:
-        path, margin, known = row
+    def detect(row: tuple) -> Box | ImageError | None:
         try:
-            image = read_image(path)
+            return detect_face(detector, *row)
         except ImageError as error:
             return error
-        size = image.shape[:2]
-        found = find_main_face([face.box for face in detector.detect(image)], size)
-        return found if found and overlap(found, face_region(size, margin, 0, known)) >= ON_FACE else None
 
     rows = zip(table["path"], table["margin"], face_boxes(table), strict=True)
-    boxes = list(Progress(map_ahead(find, rows), len(table), "images", "detect"))
+    boxes = list(Progress(map_ahead(detect, rows), len(table), "images", "detect"))
     for path, box in zip(table["path"], boxes, strict=True):
         if isinstance(box, ImageError):
             warn_skipped(path, str(box))
-    on_face = np.array([isinstance(box, tuple) for box in boxes])
-    if not on_face.any():
-        raise JobError(f"none of the {len(table):,} images has a detected box on its face; nothing is written")
-    found = table[on_face].reset_index(drop=True)
-    found[BOX_COLUMNS] = np.array([box for box in boxes if isinstance(box, tuple)])
-    if args.twice:
-        found = pd.concat([found, found[found["ethnicity"].isin(args.twice)]])
-    folder = args.output.absolute().parent
-    found["path"] = [os.path.relpath(path, folder) for path in found["path"]]
-    write_csv(found.rename(columns={"gender": "genders", "age": "ages", "path": "img_paths"}), args.output)
-    print(f"{args.output}: boxes of {on_face.sum():,} of {len(table):,} images, {len(found):,} rows")
+    found = [isinstance(box, tuple) for box in boxes]
+    detected: Sequence[Box] = [box for box in boxes if isinstance(box, tuple)]
+    columns = dict(zip(BOX_COLUMNS, np.array(detected).reshape(-1, 4).T, strict=True))
+    return table[found].assign(**columns)
+
+
+def detect_face(detector: FaceDetector, path: str, margin: float, table_box: Box | None) -> Box | None:
+    """Detect the main face of a crop; None where its box is not on the face that the table says."""
+    image = read_image(path)
+    size = image.shape[:2]
+    face = face_region(size, margin, 0, table_box)
+    box = find_main_face([face.box for face in detector.detect(image)], size)
+    return box if box and overlap(box, face) >= ON_FACE else None
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write rows as a `.csv` of this project, with the paths of images relative to its folder."""
+    folder = path.absolute().parent
+    paths = [os.path.relpath(image, folder) for image in table["path"]]
+    write_csv(table.assign(path=paths).rename(columns={"gender": "genders", "age": "ages", "path": "img_paths"}), path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from recipes import face_network
 from src.cli import ROOT, JobError, UserError
+from src.images import write_image
 
 STUB = """#!{python}
 import json, sys
@@ -106,6 +107,19 @@ def test_start_keeps_the_network_and_its_batch_norms_fit_the_images():
     del arrays["conv_dw_1_bn/batchnorm_1/mul"]
     with pytest.raises(JobError, match="conv_dw_1_bn must have"):
         face_network.set_layers(model, arrays)
+
+
+def test_start_reads_faces_cut_to_their_smallest_margin(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, np.full((60, 60, 3), 50, np.uint8))
+    rows = "0,30,a.png,train,0.2\n1,30,b.png,train,0.1\n1,30,c.png,val,0.1\n"
+    (tmp_path / "faces.csv").write_text("genders,ages,img_paths,split,margin\n" + rows)
+    faces, margin = face_network.load_images(str(tmp_path / "faces.csv"), 5, 32)
+    assert (faces.shape, faces.dtype, margin) == ((2, 32, 32, 3), np.float32, 0.1)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(JobError, match="none of the images of --db .* can be read"):
+        face_network.load_images(str(tmp_path / "faces.csv"), 5, 32)
 
 
 def test_a_network_to_train_on_predicts_nothing(tmp_path):

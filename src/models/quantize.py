@@ -4,7 +4,7 @@ Nearly all work of MobileNet and its relatives is in convolutions of 1 x 1. ONNX
 channel, and their inputs by the range that it sees on calibration images
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). Depthwise convolutions and the first
 `FLOAT_CONVOLUTIONS` of the others stay in float32: little time, and most of the error. Ages of the bundled MobileNet
-move by 0.2 years on average so, by more than 2 with all convolutions in integers.
+move by 0.2 to 0.3 years on average so, by more than 2 with all convolutions in integers.
 """
 
 import logging
