@@ -2,21 +2,26 @@
 # Train the bundled model anew; pretrained_models/README.md says what came of it.
 #
 # Before: the data below data/, as docs/data.md says: UTKFace, All-Age-Faces, FairFace (train/, val/ and their label
-# files); the whole history of this repository (no shallow clone); and
+# files), and LFW as recipes/lfw_labels.py says; the whole history of this repository (no shallow clone); and
 #     pip install torch -r requirements-export.txt
 #
 #     recipes/bundled_model.sh          # all steps
-#     recipes/bundled_model.sh train    # or some: tables start train predict distil boxes refine bundle
+#     recipes/bundled_model.sh train    # or some: tables start train predict distil boxes refine enlarge bundle
 #     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 read -ra overrides <<< "${OVERRIDES:-}"
-aaf=data/aaf_faces/faces.csv detected=data/fairface_boxes.csv before=checkpoints/EfficientNetLite0_160.onnx
+aaf=data/aaf_faces/faces.csv teenagers=data/aaf_faces/teenagers_twice.csv women=data/lfw_faces/women_twice.csv
+detected=data/fairface_boxes.csv black=data/fairface_black_twice.csv hard=data/fairface_hard_twice.csv
+before=checkpoints/EfficientNetLite0_160.onnx
 
 tables() {
   "$python" create_db_utkface.py -i data/UTKFace -o meta/utkface.csv
   "$python" crop_faces.py -i data/All-Age-Faces -o data/aaf_faces --labels aaf --main_face --max_side 288 --margin 0.2
+  "$python" recipes/lfw_labels.py data/LFW -o data/lfw.csv
+  "$python" crop_faces.py -i data/LFW/lfw-deepfunneled -o data/lfw_faces --labels data/lfw.csv --main_face \
+    --max_side 288 --margin 0.2
 }
 
 # A network that recognizes faces.
@@ -29,6 +34,9 @@ settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 trai
   train.age_expectation_weight=0.2 train.age_loss_weight=0.35 train.age_class_weights=0.35 augment.mixup_alpha=0
   augment.erasing_probability=0.2 augment.colour_cast_probability=0.4 augment.colour_cast=0.3
   augment.gamma_probability=0.4 'augment.gamma=[0.5,2.8]' train.export_onnx=false)
+
+further=(model.frozen=0.2 model.dropout=0.1 train.mixed_precision=true train.warmup_epochs=0.15
+  augment.crop_jitter_probability=0.8 augment.crop_jitter_shift=0.08 augment.crop_jitter_scale=0.12)
 
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
@@ -59,19 +67,40 @@ distil() {
     train.checkpoint_dir=checkpoints/distilled
 }
 
-# FairFace as this project's detector sees it: its boxes are less exact than FairFace's own.
+# FairFace as this project's detector sees it: its boxes are less exact than FairFace's own. Rows that are
+# predicted worst are repeated.
 boxes() {
-  "$python" recipes/detected_boxes.py -o $detected --db fairface --twice Black ${overrides[@]+--limit 100}
+  "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 100}
+  local people="ethnicity == 'Black'"
+  "$python" recipes/repeat_rows.py $detected -o $black --where "$people"
+  "$python" recipes/repeat_rows.py $detected -o $hard --where "$people" "$people" "age_min in (3, 10)"
+  "$python" recipes/repeat_rows.py $aaf -o $teenagers --where "10 <= ages < 20"
+  "$python" recipes/repeat_rows.py data/lfw_faces/faces.csv -o $women --where "genders == 0"
 }
 
 # Again at 176 pixels, on both.
 refine() {
   predict_with checkpoints/predictions2.npz "$(newest distilled)" "$(newest all)" $before
-  run "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,$detected]" "${settings[@]}" model.img_size=176 \
-    model.mirrored=true model.frozen=0.2 model.dropout=0.1 model.weights="$(newest distilled)" \
-    train.predictions=checkpoints/predictions2.npz train.mixed_precision=true train.warmup_epochs=0.15 train.epochs=7 \
-    train.steps_per_epoch=900 train.seed=13 train.checkpoint_dir=checkpoints/refined \
-    augment.crop_jitter_probability=0.8 augment.crop_jitter_shift=0.08 augment.crop_jitter_scale=0.12
+  run "data.db=[utkface,utkface,$aaf,$aaf,$aaf,fairface,$black]" "${settings[@]}" "${further[@]}" \
+    model.img_size=176 model.mirrored=true model.weights="$(newest distilled)" \
+    train.predictions=checkpoints/predictions2.npz train.epochs=7 train.steps_per_epoch=900 train.seed=13 \
+    train.checkpoint_dir=checkpoints/refined
+}
+
+# With the genders of LFW too, then with larger images, and with a size between: a
+# mirror image doubles the time.
+enlarge() {
+  predict_with checkpoints/predictions3.npz "$(newest refined)" "$(newest distilled)" $before
+  local db="data.db=[utkface,utkface,$aaf,$aaf,$teenagers,fairface,$hard,$women]"
+  run "$db" "${settings[@]}" "${further[@]}" model.img_size=176 model.weights="$(newest refined)" \
+    train.predictions=checkpoints/predictions3.npz train.epochs=4 train.steps_per_epoch=800 train.seed=21 \
+    train.checkpoint_dir=checkpoints/more
+  run "$db" "${settings[@]}" "${further[@]}" model.img_size=208 model.weights="$(newest more)" train.lr=0.0005 \
+    train.predictions=checkpoints/predictions3.npz train.epochs=6 train.steps_per_epoch=950 train.seed=22 \
+    train.checkpoint_dir=checkpoints/enlarged
+  run "${db/$hard/$black}" "${settings[@]}" "${further[@]}" model.img_size=192 model.mirrored=true \
+    model.weights="$(newest enlarged)" train.predictions=checkpoints/predictions3.npz train.lr=0.0002 train.ema=0.995 \
+    train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=750 train.seed=23 train.checkpoint_dir=checkpoints/mirrored
 }
 
 run() {
@@ -79,8 +108,8 @@ run() {
 }
 
 bundle() {
-  local bundled=pretrained_models/MobileNet_176 best
-  best="$(newest refined)"
+  local bundled=pretrained_models/MobileNet_192 best
+  best="$(newest mirrored)"
   "$python" export.py --format onnx --weight_file "$best" -o $bundled.onnx --int8 utkface $aaf fairface
   cp "$best" $bundled.hdf5
 }
@@ -91,7 +120,7 @@ newest() {
 }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine bundle)
+[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine enlarge bundle)
 for step in "${steps[@]}"; do
   "$step"
 done

@@ -1,6 +1,6 @@
 """Write a table of face crops with the boxes that this project's detector finds in them.
 
-    python recipes/detected_boxes.py -o data/fairface_boxes.csv --db fairface --twice Black
+    python recipes/detected_boxes.py -o data/fairface_boxes.csv --db fairface
     python train.py data.db=[fairface,data/fairface_boxes.csv]
 
 Crops of another detector hold the face where that one saw it. Training on both boxes of an image teaches a network
@@ -32,7 +32,6 @@ def parse_args() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="table to write, .csv")
     parser.add_argument("--db", nargs="+", required=True, help="tables as in data.db: names, or .csv files")
-    parser.add_argument("--twice", nargs="*", default=[], metavar="ETHNICITY", help="write these rows twice")
     parser.add_argument("--limit", type=int, help="only the first images")
     return parser.parse_args()
 
@@ -48,15 +47,11 @@ def main() -> None:
     table = load_training_part(args.db)[: args.limit]
     if "image" in table:
         raise UserError(f"--db must be tables of image files, got {', '.join(args.db)} with images inside")
-    missing = set(args.twice).difference(table.get("ethnicity", ()))
-    if missing:
-        raise UserError(f"--twice must name ethnicities of the table, got {', '.join(sorted(missing))}")
     found = detect_faces(table)
     if found.empty:
         raise JobError(f"none of the {len(table):,} images has a detected box on its face; nothing is written")
-    rows = pd.concat([found, found[found["ethnicity"].isin(args.twice)]]) if args.twice else found
-    write_table(rows, args.output)
-    print(f"{args.output}: boxes of {len(found):,} of {len(table):,} images, {len(rows):,} rows")
+    write_table(found, args.output)
+    print(f"{args.output}: boxes of {len(found):,} of {len(table):,} images")
 
 
 def detect_faces(table: pd.DataFrame) -> pd.DataFrame:

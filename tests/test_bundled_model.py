@@ -25,7 +25,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("heads", "all", "distilled", "refined"):
+    for run in ("heads", "all", "distilled", "refined", "more", "enlarged", "mirrored"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -40,33 +40,48 @@ def commands(tmp_path) -> list[list[str]]:
 def test_commands_of_the_recipe_are_valid(commands, compose):
     scripts = [command[0] for command in commands if command[0] != "show"]
     assert all((ROOT / script).is_file() for script in scripts)
-    assert scripts[-9:] == [
+    assert scripts == [
+        "create_db_utkface.py",
+        "crop_faces.py",
+        "recipes/lfw_labels.py",
+        "crop_faces.py",
         "recipes/face_network.py",
         "recipes/train_on_cpu.py",
         "recipes/train_on_cpu.py",
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
         "recipes/detected_boxes.py",
+        *4 * ["recipes/repeat_rows.py"],
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
+        "recipes/predict_targets.py",
+        *3 * ["recipes/train_on_cpu.py"],
         "export.py",
     ]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py"]
-    _, all_, distilled, refined = trainings
+    _, all_, distilled, refined, more, enlarged, mirrored = trainings
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
     assert sorted(set(distilled.data.db)) == sorted(set(all_.data.db))
-    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176]
-    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, 0.2]
-    assert [cfg.train.age_loss_weight for cfg in trainings] == [0.35, 0.35, 0.35, 0.35]
+    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176, 176, 208, 192]
+    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, *4 * [0.2]]
+    assert [cfg.train.age_loss_weight for cfg in trainings] == 7 * [0.35]
     assert distilled.model.mirrored
     assert refined.model.mirrored
+    assert [cfg.model.mirrored for cfg in (more, enlarged, mirrored)] == [False, False, True]
+    assert [cfg.train.lr for cfg in (more, enlarged, mirrored)] == [0.0006, 0.0005, 0.0002]
     written = {command[0]: [] for command in commands}
     for command in commands:
         if "-o" in command:
             written[command[0]].append(command[command.index("-o") + 1])
-    predictions = [cfg.train.predictions for cfg in (distilled, refined)]
+    predictions = [cfg.train.predictions for cfg in (distilled, refined, more)]
     assert predictions == written["recipes/predict_targets.py"]
-    assert refined.data.db == [*all_.data.db[:1], *all_.data.db, *written["recipes/detected_boxes.py"]]
+    black, hard, teenagers, women = written["recipes/repeat_rows.py"]
+    assert refined.data.db == [*all_.data.db[:1], *all_.data.db, black]
+    expected = ["utkface", *all_.data.db[:3], teenagers, "fairface", hard, women]
+    assert more.data.db == enlarged.data.db == expected
+    assert mirrored.data.db == [black if db == hard else db for db in expected]
+    assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions
+    assert "checkpoints/mirrored/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
     assert "--int8" in commands[-1]
 
 

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import platform
 import subprocess
 import sys
 
@@ -37,3 +38,30 @@ def test_a_step_gives_the_outputs_gradients_and_statistics_of_keras():
     differences = json.loads(done.stdout.splitlines()[-1])
     assert len(differences) == 2 + 6 + 12
     assert max(differences) < 1e-4
+
+
+FAULTS = """
+import resource
+import numpy as np
+from recipes import train_on_cpu
+
+def count_faults():
+    np.ones(8 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(8 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = count_faults()
+train_on_cpu.keep_freed_memory()
+print(before, count_faults())
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_used_again():
+    done = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.cli import ROOT, JobError, UserError, one_line
 from src.files import file_hash
 
-BUNDLED = "MobileNet_176"
+BUNDLED = "MobileNet_192"
 """Name of the default weights in `pretrained_models/`: `.hdf5`, and quantized `.onnx`."""
 ADDRESS = "https://github.com/yu4u/age-gender-estimation/releases/download/{release}/{name}"
 
