@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 read -ra overrides <<< "${OVERRIDES:-}"
-aaf=data/aaf_faces/faces.csv teenagers=data/aaf_faces/teenagers_twice.csv women=data/lfw_faces/women_twice.csv
+aaf=data/aaf_faces/faces.csv more_aaf=data/aaf_faces/repeated.csv women=data/lfw_faces/women_twice.csv
 detected=data/fairface_boxes.csv black=data/fairface_black_twice.csv hard=data/fairface_hard_twice.csv
 before=checkpoints/EfficientNetLite0_160.onnx
 
@@ -70,11 +70,11 @@ distil() {
 # FairFace as this project's detector sees it: its boxes are less exact than FairFace's own. Rows that are
 # predicted worst are repeated.
 boxes() {
-  "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 100}
+  "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 1000}
   local people="ethnicity == 'Black'"
   "$python" recipes/repeat_rows.py $detected -o $black --where "$people"
   "$python" recipes/repeat_rows.py $detected -o $hard --where "$people" "$people" "age_min in (3, 10)"
-  "$python" recipes/repeat_rows.py $aaf -o $teenagers --where "10 <= ages < 20"
+  "$python" recipes/repeat_rows.py $aaf -o $more_aaf --where "ages >= 0" "ages >= 0" "10 <= ages < 20"
   "$python" recipes/repeat_rows.py data/lfw_faces/faces.csv -o $women --where "genders == 0"
 }
 
@@ -91,7 +91,7 @@ refine() {
 # mirror image doubles the time.
 enlarge() {
   predict_with checkpoints/predictions3.npz "$(newest refined)" "$(newest distilled)" $before
-  local db="data.db=[utkface,utkface,$aaf,$aaf,$teenagers,fairface,$hard,$women]"
+  local db="data.db=[utkface,utkface,$more_aaf,fairface,$hard,$women]"
   run "$db" "${settings[@]}" "${further[@]}" model.img_size=176 model.weights="$(newest refined)" \
     train.predictions=checkpoints/predictions3.npz train.epochs=4 train.steps_per_epoch=800 train.seed=21 \
     train.checkpoint_dir=checkpoints/more

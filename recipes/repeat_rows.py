@@ -3,7 +3,7 @@
     python recipes/repeat_rows.py data/boxes.csv -o data/weighted.csv --where "ethnicity == 'Black'" "age_min == 10"
 
 Each condition adds the rows that meet it once more; it is an expression over the table's columns, as `DataFrame.eval`
-takes it. Rows that have ages as ranges have no `ages`.
+takes it. Rows that have ages as ranges have no `ages`. Rows of the splits `val` and `test` are never repeated.
 """
 
 import sys
@@ -56,8 +56,10 @@ def repeat_rows(path: Path, conditions: list[str]) -> pd.DataFrame:
             ) from error
         if not isinstance(met, pd.Series) or met.dtype != bool:
             raise UserError(f"--where must be a condition such as 'age_min == 10', got {condition!r}")
+        if "split" in table:
+            met &= ~table["split"].isin(["val", "test"])
         if not met.any():
-            raise UserError(f"--where must hold for some rows of {path}, got {condition!r}, which holds for none")
+            raise UserError(f"--where must hold for training rows of {path}, got {condition!r}, which holds for none")
         parts.append(cells[met])
     return pd.concat(parts)
 

@@ -75,9 +75,9 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
             written[command[0]].append(command[command.index("-o") + 1])
     predictions = [cfg.train.predictions for cfg in (distilled, refined, more)]
     assert predictions == written["recipes/predict_targets.py"]
-    black, hard, teenagers, women = written["recipes/repeat_rows.py"]
+    black, hard, more_aaf, women = written["recipes/repeat_rows.py"]
     assert refined.data.db == [*all_.data.db[:1], *all_.data.db, black]
-    expected = ["utkface", *all_.data.db[:3], teenagers, "fairface", hard, women]
+    expected = ["utkface", "utkface", more_aaf, "fairface", hard, women]
     assert more.data.db == enlarged.data.db == expected
     assert mirrored.data.db == [black if db == hard else db for db in expected]
     assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions

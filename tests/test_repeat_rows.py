@@ -42,6 +42,13 @@ def test_a_condition_must_be_true_or_false_for_each_row(repeat, tmp_path, condit
     assert not (tmp_path / "more.csv").exists()
 
 
+def test_rows_that_are_held_out_stay_single(repeat, tmp_path):
+    rows = ["1,20,a.jpg,train", "1,20,b.jpg,val", "1,20,c.jpg,test", "1,20,d.jpg,"]
+    (tmp_path / "faces.csv").write_text("genders,ages,img_paths,split\n" + "\n".join(rows))
+    repeat("ages == 20")
+    assert (tmp_path / "more.csv").read_text().splitlines()[1:] == [*rows, rows[0], rows[3]]
+
+
 def test_tables_of_spreadsheets(repeat, tmp_path):
     (tmp_path / "faces.csv").write_text("genders;ages;img_paths\n1;20;a.jpg\n0;30;b.jpg\n")
     repeat("ages > 20")
