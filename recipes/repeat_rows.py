@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.cli import Parser, UserError, one_line, run
 from src.datasets.csv_table import read_cells, write_csv
 
+HELD_OUT = ("val", "test")
+"""Splits whose rows are never repeated: each counts once in metrics."""
+
 
 def parse_args() -> Namespace:
     parser = Parser(__doc__)
@@ -57,7 +60,7 @@ def repeat_rows(path: Path, conditions: list[str]) -> pd.DataFrame:
         if not isinstance(met, pd.Series) or met.dtype != bool:
             raise UserError(f"--where must be a condition such as 'age_min == 10', got {condition!r}")
         if "split" in table:
-            met &= ~table["split"].isin(["val", "test"])
+            met &= ~table["split"].isin(HELD_OUT)
         if not met.any():
             raise UserError(f"--where must hold for training rows of {path}, got {condition!r}, which holds for none")
         parts.append(cells[met])

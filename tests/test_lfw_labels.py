@@ -34,9 +34,8 @@ def test_mistakes(tmp_path):
     for name in ("female_names.txt", "male_names.txt"):
         (tmp_path / name).touch()
     empty = run_script("recipes/lfw_labels.py", tmp_path, "-o", tmp_path / "l.csv")
-    assert (
-        error_line(empty) == f"error: female_names.txt and male_names.txt must have file names, got none in {tmp_path}"
-    )
+    names = "female_names.txt and male_names.txt"
+    assert error_line(empty) == f"error: {names} must have file names, got none in {tmp_path}"
     (tmp_path / "male_names.txt").write_bytes(b"Bob_0001.jpg\nJos\xe9.jpg\n")
     wrong = run_script("recipes/lfw_labels.py", tmp_path, "-o", tmp_path / "l.csv")
     assert "male_names.txt must have file names such as Ann_Lee_0001.jpg, got 'Jos" in error_line(wrong)
