@@ -1,12 +1,13 @@
-"""`train.py` on PyTorch, faster on a CPU: fused batch norm, no copies between memory layouts, and freed memory is kept.
+"""`train.py` on PyTorch, faster on a CPU: fused batch norm, no copies between memory layouts, freed memory is kept.
 
     pip install torch
     python recipes/train_on_cpu.py data.db=utkface model.model_name=EfficientNetLite0 ...
 
-Same arguments and results as `KERAS_BACKEND=torch python train.py`. Two functions of Keras 3.15 are replaced: its batch
-norm is a dozen operations over the whole feature map, and its convolutions copy their input to channels first, and
-PyTorch back to channels last. On Linux freed memory stays with the process: without that every step would give back
-its feature maps and get them anew, page by page.
+Same arguments and results as `KERAS_BACKEND=torch python train.py`. Three functions of Keras 3.15 are replaced: its
+batch norm is a dozen operations over the whole feature map; its convolutions copy their input to channels first, and
+PyTorch back to channels last; with `train.mixed_precision=true` depthwise convolutions have 32 bits, since PyTorch's
+gradient of 16 is slow. On Linux freed memory stays with the process: without that every step would give back its
+feature maps and get them anew, page by page. `benchmarks/train_on_cpu.py` measures the speed.
 """
 
 import ctypes
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of `mallopt`, as `malloc.h` names them."""
 plain_batch_norm = keras.layers.BatchNormalization.call
+plain_depthwise_conv = nn.depthwise_conv
 
 
 def channels_first(inputs: torch.Tensor) -> torch.Tensor:
@@ -56,6 +58,12 @@ def batch_norm(self, inputs: torch.Tensor, training: bool | None = None, mask=No
     return outputs.movedim(1, -1)
 
 
+def depthwise_conv(inputs: torch.Tensor, kernel, *args, **kwargs) -> torch.Tensor:
+    """`keras.ops.depthwise_conv`, computed in 32 bits; outputs have the type of the inputs."""
+    outputs = plain_depthwise_conv(inputs.float(), nn.convert_to_tensor(kernel).float(), *args, **kwargs)
+    return outputs.to(inputs.dtype)
+
+
 def keep_freed_memory() -> None:
     """Have the C library reuse large blocks, in place of returning them to the system (glibc's mallopt(3))."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
@@ -64,8 +72,9 @@ def keep_freed_memory() -> None:
 
 
 def replace() -> None:
-    """Replace both functions."""
+    """Replace the three functions."""
     nn._transpose_spatial_inputs = channels_first
+    nn.depthwise_conv = depthwise_conv
     keras.layers.BatchNormalization.call = batch_norm
 
 

@@ -40,6 +40,40 @@ def test_a_step_gives_the_outputs_gradients_and_statistics_of_keras():
     assert max(differences) < 1e-4
 
 
+HALF = """
+import json
+from recipes import train_on_cpu
+import keras, numpy as np, torch
+
+images = torch.tensor(np.random.default_rng(0).normal(size=(2, 9, 12, 3)), dtype=torch.float32)
+seen = []
+plain = train_on_cpu.plain_depthwise_conv
+
+def spy(inputs, kernel, *args, **kwargs):
+    seen.extend([str(inputs.dtype), str(kernel.dtype)])
+    return plain(inputs, kernel, *args, **kwargs)
+
+def outputs(policy):
+    return keras.layers.DepthwiseConv2D(3, 2, "same", dtype=policy, depthwise_initializer="ones")(images)
+
+train_on_cpu.plain_depthwise_conv = spy
+expected = outputs("float32")
+train_on_cpu.replace()
+half = outputs("mixed_bfloat16")
+print(json.dumps([seen, str(half.dtype), float((half - expected).abs().max() / expected.abs().max())]))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+def test_depthwise_convolutions_of_16_bits_are_computed_in_32():
+    done = subprocess.run([sys.executable, "-c", HALF], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    seen, half, difference = json.loads(done.stdout.splitlines()[-1])
+    assert seen == ["torch.float32", "torch.float32"]
+    assert half == "torch.bfloat16"
+    assert difference < 0.01
+
+
 FAULTS = """
 import resource
 import numpy as np
