@@ -14,8 +14,8 @@ import pyarrow.parquet
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSelector, FileSystem
 
-from src.cli import UserError
-from src.images import BOX_COLUMNS, EXTENSIONS, list_images
+from src.cli import UserError, warn_skipped
+from src.images import BOX_COLUMNS, EXTENSIONS, find_images as find_local_images
 from src.inference import LabelledImage
 
 SECONDS_PER_FILE = 60
@@ -84,7 +84,12 @@ def find_images(place: Place) -> dict[str, bytes]:
 
 def _find_paths(place: Place) -> Iterable[str | Path]:
     if place.filesystem is None and not place.pattern:
-        return list_images(place.path) if os.path.exists(place.path) else []
+        if not os.path.exists(place.path):
+            return []
+        found = find_local_images(place.path)
+        for name, reason in found.unreadable.items():
+            warn_skipped(name, reason)
+        return found.paths
     pattern = f"{place.path}/{place.pattern}"
     if place.filesystem is None:
         paths = filter(os.path.isfile, glob.iglob(pattern, recursive=True))

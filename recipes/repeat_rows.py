@@ -3,7 +3,8 @@
     python recipes/repeat_rows.py data/boxes.csv -o data/weighted.csv --where "ethnicity == 'Black'" "age_min == 10"
 
 Each condition adds the rows that meet it once more; it is an expression over the table's columns, as `DataFrame.eval`
-takes it. Rows that have ages as ranges have no `ages`. Rows of the splits `val` and `test` are never repeated.
+takes it. Rows that have ages as ranges have no `ages`. Only rows whose column `split` says `train` are repeated, so
+that all others count once in metrics.
 """
 
 import sys
@@ -16,9 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.cli import Parser, UserError, one_line, run
 from src.datasets.csv_table import read_cells, write_csv
-
-HELD_OUT = ("val", "test")
-"""Splits whose rows are never repeated: each counts once in metrics."""
 
 
 def parse_args() -> Namespace:
@@ -47,7 +45,7 @@ def repeat_rows(path: Path, conditions: list[str]) -> pd.DataFrame:
     Raises:
         UserError: the file is no label table, a condition is invalid for it, or no row meets one.
     """
-    cells = read_cells(path, lambda header: ["img_paths"])
+    cells = read_cells(path, lambda header: ["img_paths", "split"])
     table = cells.apply(to_numbers)
     parts = [cells]
     for condition in conditions:
@@ -59,8 +57,7 @@ def repeat_rows(path: Path, conditions: list[str]) -> pd.DataFrame:
             ) from error
         if not isinstance(met, pd.Series) or met.dtype != bool:
             raise UserError(f"--where must be a condition such as 'age_min == 10', got {condition!r}")
-        if "split" in table:
-            met &= ~table["split"].isin(HELD_OUT)
+        met &= cells["split"].str.lower() == "train"
         if not met.any():
             raise UserError(f"--where must hold for training rows of {path}, got {condition!r}, which holds for none")
         parts.append(cells[met])

@@ -17,7 +17,7 @@ from script_runs import error_line, run_help, run_script
 from recipes import label_with_ray
 from recipes.label_with_ray import Labeller, label_images, load_predictor
 from src.cli import ROOT, UserError
-from src.images import Face, ImageError, read_image, write_image
+from src.images import Face, FoundImages, ImageError, read_image, write_image
 from src.inference import Predictor
 
 ray = pytest.importorskip("ray", reason="needs ray: pip install -r requirements-ray.txt")
@@ -231,6 +231,14 @@ def test_images_are_found_in_a_folder_by_a_glob_and_by_name(tmp_path, scheme, pa
 def test_images_of_a_local_folder_are_told_by_their_content(tmp_path):
     (tmp_path / "portrait.jfif_").write_bytes((ROOT / "samples" / "grace_hopper.jpg").read_bytes())
     assert list(places.find_images(places.open_place(str(tmp_path)))) == ["portrait.jfif_"]
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch, capsys):
+    touch(tmp_path, "a.jpg")
+    found = FoundImages(tmp_path, [tmp_path / "a.jpg"], unreadable={"locked": "Permission denied"})
+    monkeypatch.setattr(places, "find_local_images", lambda path: found)
+    assert list(places.find_images(places.open_place(str(tmp_path)))) == ["a.jpg"]
+    assert "skipped locked: Permission denied" in capsys.readouterr().err
 
 
 def test_a_folder_may_be_named_like_a_pattern(tmp_path):

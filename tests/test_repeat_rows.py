@@ -3,10 +3,10 @@
 import pytest
 from script_runs import error_line, run_script
 
-TABLE = """genders,ages,age_min,img_paths,ethnicity
-0,,10,007.jpg,Black
-1,30,,b.jpg,White
-,,60,c.jpg,
+TABLE = """genders,ages,age_min,img_paths,ethnicity,split
+0,,10,007.jpg,Black,train
+1,30,,b.jpg,White,Train
+,,60,c.jpg,,train
 """
 
 
@@ -30,7 +30,9 @@ def test_each_condition_adds_its_rows_once(repeat, tmp_path):
 
 @pytest.mark.parametrize("condition", ["no_such == 1", "ages ==", "import os"])
 def test_a_condition_must_be_one_of_the_table(repeat, tmp_path, condition):
-    message = f"error: --where must be a condition on genders, ages, age_min, img_paths, ethnicity, got {condition!r}"
+    message = (
+        f"error: --where must be a condition on genders, ages, age_min, img_paths, ethnicity, split, got {condition!r}"
+    )
     assert error_line(repeat(condition)).startswith(message)
     assert not (tmp_path / "more.csv").exists()
 
@@ -46,16 +48,16 @@ def test_rows_that_are_held_out_stay_single(repeat, tmp_path):
     rows = ["1,20,a.jpg,train", "1,20,b.jpg,val", "1,20,c.jpg,test", "1,20,d.jpg,"]
     (tmp_path / "faces.csv").write_text("genders,ages,img_paths,split\n" + "\n".join(rows))
     repeat("ages == 20")
-    assert (tmp_path / "more.csv").read_text().splitlines()[1:] == [*rows, rows[0], rows[3]]
+    assert (tmp_path / "more.csv").read_text().splitlines()[1:] == [*rows, rows[0]]
 
 
 def test_tables_of_spreadsheets(repeat, tmp_path):
-    (tmp_path / "faces.csv").write_text("genders;ages;img_paths\n1;20;a.jpg\n0;30;b.jpg\n")
+    (tmp_path / "faces.csv").write_text("genders;ages;img_paths;split\n1;20;a.jpg;train\n0;30;b.jpg;train\n")
     repeat("ages > 20")
-    assert (tmp_path / "more.csv").read_text().splitlines()[1:] == ["1,20,a.jpg", "0,30,b.jpg", "0,30,b.jpg"]
+    assert (tmp_path / "more.csv").read_text().splitlines()[1:] == ["1,20,a.jpg,train", *["0,30,b.jpg,train"] * 2]
     (tmp_path / "faces.csv").write_bytes(b"")
     assert error_line(repeat("ages > 20")).startswith(
-        f"error: {tmp_path / 'faces.csv'} must have the columns img_paths"
+        f"error: {tmp_path / 'faces.csv'} must have the columns img_paths,split"
     )
 
 

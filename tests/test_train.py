@@ -52,6 +52,7 @@ def read(argument: str, several: bool = False):
 def test_a_path_is_read_as_typed(path):
     assert read(f"data.db={path}") == path
     assert read(f"+data.image_dir={path}") == path
+    assert read(f"train.predictions={path}") == path
 
 
 def test_lists_quotes_and_constants_are_hydras():

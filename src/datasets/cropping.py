@@ -170,7 +170,8 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
 
 def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index, output_dir: Path) -> list[str]:
     """Copy the older table before it is replaced, if labels or cells of added columns do not stay."""
-    has_cells = filled_in.reindex(columns=list(LABELS)).notna().any(axis=1) | (added != "").any(axis=1)
+    texts = added.assign(ethnicity=filled_in["ethnicity"])
+    has_cells = filled_in.reindex(columns=list(LABELS)).notna().any(axis=1) | (texts != "").any(axis=1)
     count = int(has_cells[~has_cells.index.isin(staying)].sum())
     if not count:
         return []

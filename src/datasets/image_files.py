@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from src.cli import UserError
+from src.cli import UserError, warn_skipped
 from src.files import file_sha256, map_threads
 from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS
@@ -94,6 +94,8 @@ def hash_files(table: pd.DataFrame, what: str) -> pd.DataFrame:
     """Drop missing files and add the column `sha256` of the others."""
     table = drop_missing(table, what)
     table["sha256"] = pd.Series(map_threads(file_sha256, table["path"].tolist(), "hash"), dtype=object)
+    for path in table.loc[table["sha256"].isna(), "path"]:
+        warn_skipped(path, "the file cannot be read")
     return table[table["sha256"].notna()]
 
 

@@ -3,6 +3,7 @@
 A file is called `age_gender_race_time.jpg.chip.jpg`, gender 0 = male, 1 = female.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -10,7 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 
-from src.cli import ROOT, JobError, UserError, printable, shell_command
+from src.cli import ROOT, JobError, UserError, printable, shell_command, warn_skipped
 from src.datasets.csv_table import write_csv
 from src.datasets.image_files import find_copies
 from src.datasets.mat_table import check_size, write_mat
@@ -56,6 +57,24 @@ def ethnicities(paths: Iterable[str]) -> list[str]:
     return [ETHNICITIES[int(code[1])] if code else "" for code in codes]
 
 
+def list_files(folder: Path) -> list[Path]:
+    """List the files below `folder`, sorted, except hidden ones; linked folders are followed, each folder once."""
+    files, searched = [], {os.path.realpath(folder)}
+
+    def is_new(path: str) -> bool:
+        new = os.path.realpath(path) not in searched
+        searched.add(os.path.realpath(path))
+        return new
+
+    def warn(error: OSError) -> None:
+        warn_skipped(error.filename, error.strerror)
+
+    for place, folders, names in os.walk(folder, onerror=warn, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and is_new(os.path.join(place, name))]
+        files += [Path(place, name) for name in names if name[0] != "."]
+    return sorted(path for path in files if path.is_file())
+
+
 def scan(folder: Path) -> pd.DataFrame:
     """List all files below `folder` (except hidden ones) with labels and content, and find copies; decode nothing.
 
@@ -69,7 +88,7 @@ def scan(folder: Path) -> pd.DataFrame:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} must be the folder of UTKFace's images, got no folder")
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and "/." not in f"/{p.relative_to(folder).as_posix()}")
+    paths = list_files(folder)
     frame = pd.DataFrame({"img_paths": [path.relative_to(folder).as_posix() for path in paths]}, dtype=object)
     labels = [parse_name(path.name) or (np.nan, np.nan) for path in paths]
     frame[["ages", "genders"]] = np.array(labels, dtype=np.float64).reshape(-1, 2)

@@ -16,6 +16,7 @@ from keras import layers
 
 from src.cli import JobError, UserError
 from src.models import efficientnet_lite
+from src.models.weights.info import MAX_SIZE
 from src.models.wide_resnet import wide_resnet
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -94,10 +95,12 @@ def check_name(model_name: str) -> None:
 
 
 def check_size(model_name: str, img_size: int) -> None:
-    """Raise `UserError` if the network does not support `img_size` pixels."""
+    """Raise `UserError` if the network, or a weight file, does not support `img_size` pixels."""
     smallest = MIN_SIZE.get(family(model_name) or "", 32)
     if img_size < smallest:
         raise UserError(f"model.img_size must be >= {smallest} for {model_name}, got {img_size}")
+    if img_size > MAX_SIZE:
+        raise UserError(f"model.img_size must be <= {MAX_SIZE}, got {img_size}")
 
 
 def build(model_name: str, img_size: int, weights: str | None = None) -> tuple[keras.KerasTensor, keras.KerasTensor]:

@@ -74,7 +74,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.state.kept = self.state.epochs  # before the log, which may fail too
         if self.group.is_first:
             write_log(self.run, self.state)
-        if self.early_stopping is not None and epoch + 1 - (self.state.best_epoch or 0) >= self.early_stopping:
+        if self.state.has_stopped_early(self.early_stopping):
             print(f"No better validation loss for {self.early_stopping} epochs: training ends.")
             self.model.stop_training = True
 

@@ -118,7 +118,7 @@ class TrainConfig(_Section):
     export_onnx: Annotated[bool, MAY_CHANGE]
     save_dtype: Literal["float32", "float16"]
     devices: Annotated[Literal["auto"] | Count, MAY_CHANGE]
-    seed: Natural
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     workers: Annotated[Natural, MAY_CHANGE, OWN]
     resume: Annotated[bool | str, MAY_CHANGE]
     checkpoint_dir: Annotated[UserPath | None, MAY_CHANGE, OWN]
@@ -279,6 +279,9 @@ _EXPECTED = {
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Describe the first invalid key in one line: `train.lr must be >= 0, got -1`."""
     errors = error.errors()
+    if errors[0]["type"] == "json_invalid":  # a lone surrogate: a name whose bytes are no UTF-8
+        key, value = next((key, value) for key, value in flatten(values).items() if not _is_utf8(value))
+        return f"{key} must be UTF-8, got {value!r}; rename the file"
     path = [str(part) for part in errors[0]["loc"][:2]]
     key = ".".join(path)
     if errors[0]["type"] == "extra_forbidden":
@@ -296,6 +299,14 @@ def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     if type(None) in get_args(_field(key).annotation):
         expected.append("null")
     return f"{key} must be {' or '.join(dict.fromkeys(expected))}, got {values[section][name]!r}"
+
+
+def _is_utf8(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(context: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from src import cli, datasets, images
 from src.cli import JobError, Progress, UserError
-from src.files import map_ahead
+from src.files import file_sha256, map_ahead
 from src.labels import AGE_CLASSES, AGE_RANGE_COLUMNS, GENDERS, HEADS
 from src.training.config import Config, TargetConfig
 from src.training.distributed import ALONE, Group
@@ -18,10 +19,14 @@ from src.training.generator import BatchSettings, ImageSequence
 from src.training.targets import age_class_weights, has_ranges
 
 
-def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, ImageSequence, float]:
+def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, ImageSequence, float, str]:
     """Make the training and validation batches, and choose the model's margin.
 
     Of several processes each gets its share of every batch.
+
+    Returns:
+        The batches of both parts, the margin, and a fingerprint of what they learn: it changes with labels, margins and
+        predictions, but not where the images lie or which of them cannot be read.
 
     Raises:
         UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
@@ -34,25 +39,32 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
             raise UserError(f"the {split} part of {', '.join(table_names(cfg))} has no images; add rows")
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
-    for split, part in parts.items():
-        parts[split] = _drop_and_report(part, split, group)
-        columns = [name for name in ("gender", "age", *AGE_RANGE_COLUMNS) if name in parts[split]]
-        labels = parts[split][columns].to_numpy(np.float64)
-        group.require_same(hashlib.sha256(labels.tobytes()).hexdigest(), f"images for {split}")
+    fingerprint = hash_labels(parts, margin, cfg.train.predictions)
+    group.require_same(fingerprint, "labels, margins or predictions of the images")
+    parts = {split: drop_and_report(part, split, group) for split, part in parts.items()}
     ranges, workers = has_ranges(table), cfg.train.workers
     common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
     settings = dataclasses.replace(common, shuffle=True, steps=cfg.train.steps_per_epoch)
     class_weights = age_class_weights(parts["train"], cfg.train.age_class_weights)
     predictions = read_predictions(cfg.train.predictions, parts["train"]["path"]) if cfg.train.predictions else None
-    if predictions:
-        group.require_same(hashlib.sha256(b"".join(map(np.ndarray.tobytes, predictions))).hexdigest(), "predictions")
     share = cfg.train.predictions_share
     target = TargetConfig(cfg.train.age_target, cfg.train.age_sigma, class_weights, ranges, predictions, share)
     training = ImageSequence(parts["train"], settings, cfg.augment, target, workers)
     settings = dataclasses.replace(common, fill_up=True, steps=cfg.train.validation_steps)
     validation = ImageSequence(parts["val"], settings, target=TargetConfig(has_ranges=ranges), workers=workers)
     require_labels(training, validation, ", ".join(table_names(cfg)))
-    return training, validation, margin
+    return training, validation, margin, fingerprint
+
+
+def hash_labels(parts: Mapping[str, pd.DataFrame], margin: float, predictions: str | None) -> str:
+    """Hash the labels of each part in their order, the margin, and the file of predictions."""
+    digest = hashlib.sha256(f"{margin:g} {predictions and file_sha256(predictions)}".encode())
+    for split, part in parts.items():
+        digest.update(split.encode())
+        for column in ("gender", "age", *AGE_RANGE_COLUMNS, "margin"):
+            if column in part:
+                digest.update(part[column].to_numpy(np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def read_predictions(file: str, paths: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -112,15 +124,22 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
             print(f"no {head} is known in the train part: that head is not trained, and its output will be hidden")
 
 
-def _drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
-    """Select the rows whose image can be read; of several processes each tries its share."""
+def drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:
+    """Select the rows whose image can be read; of several processes each tries its share.
+
+    Raises:
+        JobError: no row is left.
+    """
     own = part.assign(row=np.arange(len(part))).iloc[group.process_id :: group.processes]
-    kept, unreadable = drop_unreadable(own) if len(own) else (own, [])
+    kept, unreadable = drop_unreadable(own)
     for path, reason in unreadable:
         cli.warn_skipped(path, reason)
     readable = np.zeros(len(part), np.int32)
     readable[kept["row"]] = 1
     kept = part[group.sum(readable) > 0].reset_index(drop=True)
+    if kept.empty:
+        example = f", such as {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+        raise JobError(f"none of the {len(part):,} images for {split} can be read{example}")
     skipped = len(part) - len(kept)
     print(f"{split}: {len(kept):,} images" + (f", {skipped:,} unreadable skipped" if skipped else ""))
     return kept
@@ -131,9 +150,6 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
 
     Returns:
         The table without these rows, with a new index, and `(path, reason)` of each unreadable file.
-
-    Raises:
-        JobError: no row is left.
     """
     is_file = table["image"].isna() if "image" in table else np.full(len(table), True)
     paths = table.loc[is_file, "path"].drop_duplicates()
@@ -144,9 +160,6 @@ def drop_unreadable(table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, 
         if reason is not None:
             unreadable.append((path, reason))
     kept = table[~table["path"].isin([path for path, _ in unreadable])].reset_index(drop=True)
-    if kept.empty:
-        example = f"; the first: {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
-        raise JobError(f"none of the {len(table)} images can be read{example}")
     return kept, unreadable
 
 

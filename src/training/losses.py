@@ -94,12 +94,15 @@ class AgeAccuracy(keras.metrics.Mean):
     """Share of rows whose most probable age is the true class or lies within the true range."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Add a batch; of a mixed row the larger share counts."""
+        """Add a batch; of a mixed row the largest share counts."""
         y_true = keras.ops.convert_to_tensor(y_true)
-        distribution, in_range = y_true[:, :AGE_CLASSES], y_true[:, AGE_CLASSES : 2 * AGE_CLASSES]
+        distribution, *ranges = keras.ops.split(y_true, y_true.shape[-1] // AGE_CLASSES, axis=-1)
         best = keras.ops.one_hot(keras.ops.argmax(y_pred, axis=-1), AGE_CLASSES)
-        peak = keras.ops.max(distribution, axis=-1)
-        hit = keras.ops.logical_and(keras.ops.sum(best * distribution, axis=-1) >= peak, peak > 0)
-        if y_true.shape[-1] > AGE_CLASSES:
-            hit = keras.ops.logical_or(hit, keras.ops.sum(best * in_range, axis=-1) > 0)
+        at_peak = keras.ops.sum(best * distribution, axis=-1) >= keras.ops.max(distribution, axis=-1)
+        inside = [keras.ops.sum(best * scaled, axis=-1) > 0 for scaled in ranges]
+        hits = keras.ops.stack([at_peak, *inside])
+        shares = [keras.ops.sum(distribution, axis=-1), *(keras.ops.max(scaled, axis=-1) for scaled in ranges)]
+        shares = keras.ops.stack(shares)
+        counts = shares >= keras.ops.max(shares, axis=0)
+        hit = keras.ops.any(keras.ops.logical_and(hits, counts), axis=0)
         return super().update_state(keras.ops.cast(hit, "float32"), sample_weight)

@@ -9,6 +9,7 @@ _TEXT_KEYS = (
     "data.image_dir",
     "model.weights",
     "train.checkpoint_dir",
+    "train.predictions",
     "train.resume",
     "wandb.project",
     "distributed.coordinator",

@@ -1,5 +1,6 @@
 """The runs of one network in one folder: each has its own log, curves and state, and a lock while it is trained."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -98,7 +99,9 @@ def find_runs(folder: Path, stem: str) -> list[Run]:
     return sorted(runs, key=lambda run: run.resume.stat().st_mtime, reverse=True)
 
 
-def resume_run(folder: Path, stem: str, config: dict, wanted: bool | str, epochs: int) -> tuple[Run, RunState] | None:
+def resume_run(
+    folder: Path, stem: str, config: dict, wanted: bool | str, epochs: int, patience: int | None = None
+) -> tuple[Run, RunState] | None:
     """Take the run that continues with a configuration: an unfinished one first, then the last written.
 
     Args:
@@ -106,6 +109,7 @@ def resume_run(folder: Path, stem: str, config: dict, wanted: bool | str, epochs
         config: The resolved configuration; keys that may change on resume do not count.
         wanted: `train.resume`: `True`, `"auto"` (None if no run matches), or the name of a run.
         epochs: `train.epochs`.
+        patience: `train.early_stopping`.
 
     Raises:
         UserError: no run matches, or another process is training it.
@@ -116,11 +120,11 @@ def resume_run(folder: Path, stem: str, config: dict, wanted: bool | str, epochs
         if wanted == "auto":
             return None
         raise UserError(_mismatch(folder, stem, states, config))
-    matching.sort(key=lambda pair: pair[1].epochs >= epochs)  # stable: the last written stays first
+    matching.sort(key=lambda pair: pair[1].is_finished(epochs, patience))  # stable: the last written stays first
     for run, _ in matching:
         if run.acquire():
             state = read_state(run.resume)  # again: it may have been written before the lock was free
-            return run, RunState(config, state.history, state.id or run.name)
+            return run, dataclasses.replace(state, config=config, id=state.id or run.name)
     raise UserError(f"the run {matching[0][0].name} in {folder} is being trained by another process")
 
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from src import cli
 from src.cli import ROOT, JobError
-from src.models import WeightsInfo, export_beside
+from src.models import WeightsInfo, export_beside, storable
 from src.training import distributed
 from src.training.callbacks import (
     Checkpoint,
@@ -86,13 +86,14 @@ def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
     taken = []
 
     def take() -> str:
-        found = resume_run(folder, stem, config, cfg.train.resume, cfg.train.epochs) if cfg.train.resume else None
+        wanted, ends = cfg.train.resume, (cfg.train.epochs, cfg.train.early_stopping)
+        found = resume_run(folder, stem, config, wanted, *ends) if wanted else None
         run, state = found or begin_run(folder, stem, config)
         taken.append(run)
-        return json.dumps([run.name, state.history, state.id])
+        return json.dumps([run.name, state.history, state.id, state.data])
 
-    name, history, run_id = json.loads(group.text_from_first(take))
-    return (taken or [Run(folder, name)])[0], RunState(config, history, run_id)
+    name, *state = json.loads(group.text_from_first(take))
+    return (taken or [Run(folder, name)])[0], RunState(config, *state)
 
 
 def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, str]) -> str:
@@ -103,13 +104,16 @@ def interrupt_text(run: Run, state: RunState, epochs: int, commands: tuple[str, 
 
 
 def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callbacks.History:
-    if state.epochs >= cfg.train.epochs:
-        print(f"All {state.epochs} epochs are done; raise train.epochs to continue.")
+    if state.is_finished(cfg.train.epochs, cfg.train.early_stopping):
+        early = state.epochs < cfg.train.epochs
+        key = "train.early_stopping" if early else "train.epochs"
+        print(f"All {state.epochs} epochs are done{' (training ended early)' * early}; raise {key} to continue.")
         if group.is_first:
             _complete(cfg, run, state)
         return _history(keras.callbacks.History(), state)
     keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
-    training, validation, margin = make_sequences(cfg, group)
+    training, validation, margin, fingerprint = make_sequences(cfg, group)
+    state.require_data(fingerprint)
     model = make_model(cfg, len(training), state.epochs > 0, group, training.has_ranges, training.heads)
     average = WeightAverage(model, cfg.train.ema) if cfg.train.ema else None
     resume_file = ResumeFile(run.resume, model, average, group)
@@ -119,7 +123,7 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
         model_name=cfg.model.model_name,
         img_size=cfg.model.img_size,
         margin=margin,
-        data=", ".join(dict.fromkeys(table_names(cfg))),
+        data=storable(", ".join(dict.fromkeys(table_names(cfg)))),
         mirrored=cfg.model.mirrored,
         heads=training.heads,
     )

@@ -277,6 +277,14 @@ def test_labels_of_photos_that_are_gone_are_kept_aside(tmp_path, stub_detector):
     assert list(cells(tmp_path / "out")["img_paths"]) == ["d_0.jpg"]
 
 
+def test_an_ethnicity_alone_is_kept_aside_too(tmp_path, stub_detector):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    cells(tmp_path / "out").assign(ethnicity=["", "Black"]).to_csv(tmp_path / "out" / "faces.csv", index=False)
+    (tmp_path / "in" / "b.jpg").unlink()
+    assert "cells filled in for 1 crop(s)" in crop_folder(tmp_path / "in", tmp_path / "out")[-1]
+
+
 def test_columns_that_a_user_added_stay(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")

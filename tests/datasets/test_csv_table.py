@@ -65,7 +65,9 @@ def test_line_numbers_count_empty_lines(tmp_path):
 def test_wrong_split_and_margin(tmp_path):
     with pytest.raises(UserError, match="line 2: split must be train, val, test or empty, got 'valid'"):
         read(tmp_path, "genders,ages,img_paths,split\n0,30,a.jpg,valid\n")
-    with pytest.raises(UserError, match="line 2: margin must be a number >= 0 or empty, got '-0.1'"):
+    with pytest.raises(
+        UserError, match=r"line 2: margin must be a number from 0 to 10 \(face widths\) or empty, got '-0"
+    ):
         read(tmp_path, "genders,ages,img_paths,margin\n0,30,a.jpg,-0.1\n")
 
 

@@ -143,6 +143,13 @@ def test_missing_files(tmp_path, caplog):
         fairface.load(tmp_path)
 
 
+def test_files_that_cannot_be_read_are_named(tmp_path, capsys, monkeypatch):
+    write_part(tmp_path, "train", "3-9,Male,White,True", "0-2,Male,White,True")
+    monkeypatch.setattr("src.datasets.image_files.file_sha256", lambda path: None if "2.jpg" in path else "ab" * 32)
+    assert len(fairface.load(tmp_path)) == 1
+    assert f"skipped {tmp_path / 'train' / '2.jpg'}: the file cannot be read" in capsys.readouterr().err
+
+
 def test_copies_count_once_and_not_where_they_are_tested(tmp_path):
     rows = ["3-9,Male,White,True", "0-2,Male,White,True", "20-29,Male,White,True", "0-2,Male,Black,True"]
     write_part(tmp_path, "train", *rows, *rows[:1])

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,15 @@ def test_images_in_folders_below(tmp_path):
     utkface.create_db(tmp_path, tmp_path / "my.csv")
     rows = (tmp_path / "my.csv").read_text().splitlines()[1:]
     assert [row.split(",")[:3] for row in rows] == [["1", "5", "part1/5_0_0_1.jpg"], ["1", "6", "part2/6_0_0_1.jpg"]]
+
+
+def test_linked_folders_are_searched_once(tmp_path):
+    for path in ("utk/part1/5_0_0_1.jpg", "elsewhere/6_0_0_1.jpg", "utk/.hidden/7_0_0_1.jpg"):
+        write(tmp_path / Path(path).parent, Path(path).name, len(path))
+    (tmp_path / "utk" / "part2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "utk")
+    files = [path.relative_to(tmp_path / "utk").as_posix() for path in utkface.list_files(tmp_path / "utk")]
+    assert files == ["part1/5_0_0_1.jpg", "part2/6_0_0_1.jpg"]
 
 
 def test_mistakes(tmp_path):

@@ -14,7 +14,8 @@ from record_epochs import CASES, make_table, record_epochs
 from src import images
 from src.cli import ROOT, JobError, UserError
 from src.training.config import AugmentConfig, TargetConfig
-from src.training.data import drop_unreadable, read_predictions
+from src.training.data import drop_and_report, drop_unreadable, read_predictions
+from src.training.distributed import ALONE, Group
 from tests.training.test_batches import equal, make_maker
 
 SETTINGS = {"img_size": 8, "batch_size": 4, "margin": 0.1}
@@ -147,8 +148,16 @@ def test_unreadable_files_are_named_once_and_skipped(table_of_files):
 
 
 def test_no_readable_file_is_an_error(table_of_files):
-    with pytest.raises(JobError, match=r"none of the 2 images can be read; the first: .*missing.jpg: No such file"):
-        drop_unreadable(table_of_files.iloc[[2, 3]])
+    message = r"none of the 2 images for val can be read, such as .*missing.jpg: No such file"
+    with pytest.raises(JobError, match=message):
+        drop_and_report(table_of_files.iloc[[2, 3]], "val", ALONE)
+
+
+def test_a_process_without_a_readable_image_of_its_own_goes_on(table_of_files, monkeypatch):
+    part = table_of_files.iloc[:2]
+    monkeypatch.setattr(Group, "sum", lambda self, counts: counts + np.array([1, 0], np.int32))  # the other's
+    kept = drop_and_report(part, "val", Group(processes=2, process_id=1))
+    assert kept["age"].tolist() == [0]
 
 
 def test_images_inside_the_table_need_no_check():

@@ -118,3 +118,16 @@ def test_accuracy_of_classes_and_ranges():
     true = np.concatenate([distribution(a12=1), distribution(a30=1)])
     metric.update_state(*tensors(true, np.repeat(PREDICTED, 2, axis=0), [1.0, 0.0]))
     assert values(metric.result()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("share", "own", "partner", "hit"),
+    [(0.9, (3, 9), None, 0), (0.1, (3, 9), None, 1), (0.9, (10, 19), None, 1), (0.1, (3, 9), (10, 19), 1)],
+)
+def test_of_a_mixed_row_the_largest_share_counts(share, own, partner, hit):
+    """12 years are predicted; without another range the partner is 12 years old."""
+    metric = AgeAccuracy()
+    exact = distribution(a12=1) * (1 - share) if partner is None else distribution(a5=1) * 0
+    ranges = {"own": (*own, share)} | ({"partner": (*partner, 1 - share)} if partner else {})
+    metric.update_state(*tensors(ranged(exact, **ranges), PREDICTED))
+    assert values(metric.result()) == pytest.approx(hit)

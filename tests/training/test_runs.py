@@ -101,6 +101,29 @@ def test_of_equal_runs_the_unfinished_one_is_resumed_then_the_last(tmp_path, fin
     assert resume(tmp_path, 0.1, wanted=f"{STEM}_run2") == (f"{STEM}_run2", 3)
 
 
+def test_a_run_that_ended_early_is_finished(tmp_path, finished):
+    finished(0.1, 2, age=10)
+    finished(0.1, 3, age=20)  # no better loss since the first of three epochs
+    assert RunState({}, [{"epoch": 1, "val_loss": 1.0}, {"epoch": 2, "val_loss": 0.9}]).is_finished(3, 1) is False
+    run, state = resume_run(tmp_path, STEM, config(), True, 4, 2)
+    run.release()
+    assert (run.name, state.is_finished(4, 2)) == (STEM, False)
+    run, state = resume_run(tmp_path, STEM, config(), f"{STEM}_run2", 4, 2)
+    run.release()
+    assert state.is_finished(4, 2)
+    assert not state.is_finished(4, None)
+    assert not RunState({}).is_finished(4, 1)
+
+
+def test_other_data_are_refused():
+    state = RunState({})
+    state.require_data("a")  # a state of an older version knows none
+    assert state.data == "a"
+    state.require_data("a")
+    with pytest.raises(UserError, match="the labels, margins or predictions of the images must be those that the run"):
+        state.require_data("b")
+
+
 def test_a_run_in_progress_is_not_resumed(tmp_path, finished):
     finished(0.1, 2)
     run, _ = resume_run(tmp_path, STEM, config(), True, 3)

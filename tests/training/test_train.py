@@ -295,6 +295,19 @@ def test_what_a_run_killed_after_its_last_epoch_lacks_is_written(compose, traini
     assert exported == [best]
 
 
+def test_resume_refuses_other_labels(tiny_network, compose, training_overrides, folder, faces_csv):
+    """The names of tables may hold any characters, and the weight files name them."""
+    table = faces_csv.rename(faces_csv.with_name("顔\u3000写真.csv"))
+    overrides = [*(o for o in training_overrides if not o.startswith("data.db=")), f"data.db='{table}'"]
+    overrides += [f"data.image_dir={faces_csv.with_suffix('')}", "train.steps_per_epoch=1", "train.validation_steps=1"]
+    train(compose(*overrides, "train.epochs=1"))
+    (file,) = folder.glob("*.hdf5")
+    assert weights.identify(file).data == "顔\\u3000写真.csv"
+    table.write_text(table.read_text().replace("\n0,", "\n1,", 1))
+    with pytest.raises(UserError, match="the labels, margins or predictions of the images must be those"):
+        train(compose(*overrides, "train.epochs=2", "train.resume=true"))
+
+
 def test_resume_from_a_damaged_file(compose, training_overrides, folder):
     folder.mkdir()
     (folder / "MobileNet_32_resume.npz").write_bytes(b"PK\x03\x04 cut off")
@@ -419,10 +432,13 @@ def test_weight_average_begins_with_few_steps():
 
 
 @pytest.mark.slow
-def test_early_stopping(tiny_network, compose, training_overrides):
+def test_early_stopping(tiny_network, compose, training_overrides, capsys):
     overrides = ["train.early_stopping=1", "train.epochs=50", "train.lr=0"]  # nothing gets better after epoch 1
-    history = train(compose(*training_overrides, *overrides, "augment.enabled=false"))
-    assert 2 <= len(history.history["loss"]) < 10
+    overrides = [*training_overrides, *overrides, "augment.enabled=false"]
+    epochs = len(train(compose(*overrides)).history["loss"])
+    assert 2 <= epochs < 10
+    assert len(train(compose(*overrides, "train.resume=true")).history["loss"]) == epochs
+    assert f"All {epochs} epochs are done (training ended early); raise train.early_stop" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "info": ["WeightsInfo"],
+        "info": ["WeightsInfo", "storable"],
         "onnx": ["is_onnx", "open_session", "write_info"],
         "published": ["BUNDLED", "bundled", "check_weight_file"],
         "sandbox": ["resolve"],

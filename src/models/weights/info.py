@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from src.cli import UserError, one_line
+from src.cli import UserError, one_line, printable
 from src.labels import GENDERS, HEADS
 
 ATTRIBUTE = "age_gender"
@@ -14,6 +14,8 @@ ATTRIBUTE = "age_gender"
 FORMAT_VERSION = 1
 MIN_SIZE, MAX_SIZE = 16, 1024
 """Maximum side of an input, pixels; a batch of larger images would not fit into memory."""
+MAX_TEXT = 1000
+"""Maximum length of a text, characters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,11 @@ class WeightsInfo:
     version: str = ""
 
 
+def storable(text: str) -> str:
+    """Make a text one that a weight file may hold: printable, at most `MAX_TEXT` characters."""
+    return printable(text)[:MAX_TEXT]
+
+
 def to_json(info: WeightsInfo) -> str:
     """Return the JSON text of a file's `age_gender` attribute."""
     return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(info)})
@@ -92,7 +99,7 @@ def check_info(info: WeightsInfo) -> None:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
     def is_text(value: object) -> bool:
-        return isinstance(value, str) and len(value) <= 1000 and value.isprintable()
+        return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
 
     def is_table(value: object, of: Callable[[object], bool]) -> bool:
         return isinstance(value, dict) and len(value) <= 100 and all(is_text(k) and of(v) for k, v in value.items())
