@@ -47,6 +47,11 @@ class Result(NamedTuple):
     rows: int | None = None
     options: str = ""
 
+    @property
+    def is_video(self) -> bool:
+        """Whether the source was read as a video; an animation may have a result of each kind."""
+        return self.file.endswith(".mp4")
+
 
 class Results:
     """The results in an output folder; also of other runs at the same time.
@@ -103,7 +108,8 @@ class Results:
             taken = {result.file.casefold() for result in known.values()}
             before = dict(known)
             chosen = [
-                self._choose_one(Result("", "", root, name, *stamp), files, known, taken) for name, stamp in sources
+                self._choose_one(Result("", files(name)[0], root, name, *stamp), files, known, taken)
+                for name, stamp in sources
             ]
             self._append(result for result in chosen if before.get(result.name) != result)
         return chosen
@@ -113,16 +119,17 @@ class Results:
         self._append([result._replace(rows=rows)])
 
     def outdated(self, root: str, current: Iterable[Result]) -> set[str]:
-        """Return names of results from this root whose sources are gone."""
+        """Return names of results from this root whose images are gone."""
         names = {result.name for result in current}
-        return {name for name, result in self._read().items() if result.root == root and name not in names}
+        known = self._read().values()
+        return {old.name for old in known if old.root == root and old.name not in names and not old.is_video}
 
     def _choose_one(
         self, new: Result, files: Callable[[str], list[str]], known: dict[str, Result], taken: set[str]
     ) -> Result:
         for name in _numbered(new.source):
             old = known.get(name)
-            if old and new.size >= 0 and old.source == new.source:
+            if old and new.size >= 0 and (old.source, old.is_video) == (new.source, new.is_video):
                 unchanged = (old.size, old.changed) == (new.size, new.changed)  # a folder that moved counts as the same
                 if unchanged or old.root == new.root:
                     rows = old.rows if unchanged else None

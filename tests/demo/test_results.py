@@ -82,6 +82,18 @@ def test_sources_that_are_gone(tmp_path):
     assert Results(tmp_path).outdated("x", current) == {"b.jpg"}
 
 
+def test_a_video_is_neither_an_image_nor_gone(tmp_path):
+    """An animation that is done as a video and as an image, and again."""
+    for _ in range(2):
+        (video,) = Results(tmp_path).choose([("a.gif", (5, 7))], "x", lambda name: [f"{name}.mp4"])
+        (image,) = choose(tmp_path, "x", "a.gif")
+        assert [(result.name, result.file) for result in (video, image)] == [
+            ("a.gif", "a.gif.mp4"),
+            ("a~2.gif", "a~2.gif"),
+        ]
+    assert Results(tmp_path).outdated("x", []) == {"a~2.gif"}
+
+
 def test_one_run_at_a_time_writes_the_results_of_a_source(tmp_path):
     results = Results(tmp_path)
     with results.claimed("x"):

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from collections import Counter
 
 import pytest
 from fake_capture import FakeCamera, FakeCapture
@@ -9,12 +10,15 @@ from filelock import FileLock
 
 from src.cli import JobError, UserError
 from src.demo import video as video_demo
+from src.demo.folder import run_folder_to_files
+from src.demo.request import find_input
 from src.demo.results import root_hash
 from src.demo.sources import Source
 from src.demo.video import run_video_to_files
+from src.images.io import read_image, write_image
 from src.inference.predictor import Predictor
 from tests.demo.videos import read_video, write_video
-from tests.inference.test_predictor import FakeDetector
+from tests.inference.test_predictor import FakeDetector, draw
 
 
 @pytest.fixture
@@ -117,6 +121,22 @@ def test_videos_in_one_folder_keep_each_others_results(tmp_path, output):
         run(path, output)
     assert len(rows(output)) == sum(counts.values())
     assert files(output) == ["a.avi.mp4", "a.mp4", "a~2.mp4", "predictions.csv"]
+
+
+def test_a_video_and_the_images_beside_it_keep_each_others_results(tmp_path, output):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_image(folder / "a.png", draw(30))
+    write_image(folder / "x.gif", draw(None))
+    run(write_video(folder / "talk.mkv"), output, with_json=True)
+    done_before = []
+    for _ in range(2):
+        run_folder_to_files(find_input(folder), output, Predictor(FakeDetector(), FakeEstimator(), 0.0))
+        done_before.append(run(folder / "x.gif", output, skip_existing=True).done_before)
+    assert done_before == [False, True]
+    assert Counter(row["image"] for row in rows(output)) == {"talk.mkv": 20, "a.png": 1}
+    assert len(read_image(output / "x.gif.png")) == 16
+    assert len(read_video(output / "x~2.mp4")[0]) == 1
 
 
 def test_files_of_the_user_are_not_replaced(tmp_path, output):
