@@ -100,7 +100,7 @@ def run_folder_to_files(
         if skip_existing and (others := sum(has_other_options(result, options) for result in chosen)):
             summary.notes.append(f"{others} image(s) of an earlier run with other weights or options were done again")
         summary.notes += _note_renamed(todo.values(), output_dir)
-        stale = results.outdated(root, chosen) if len(found.paths) > 1 else set()
+        stale = results.outdated(root, chosen, found.unreadable) if len(found.paths) > 1 else set()
         files = PredictionFiles(results, todo.keys() | stale, with_json)
 
         def write(labelled: LabelledImage) -> LabelledImage:

@@ -118,11 +118,11 @@ class Results:
         """Note that a result is complete; the caller holds the lock."""
         self._append([result._replace(rows=rows)])
 
-    def outdated(self, root: str, current: Iterable[Result]) -> set[str]:
-        """Return names of results from this root whose images are gone."""
-        names = {result.name for result in current}
-        known = self._read().values()
-        return {old.name for old in known if old.root == root and old.name not in names and not old.is_video}
+    def outdated(self, root: str, current: Iterable[Result], unreadable: Iterable[str] = ()) -> set[str]:
+        """Return names of results from this root whose images are gone; what is `unreadable` may hold some."""
+        names, folders = {result.name for result in current}, tuple(f"{name}/" for name in unreadable)
+        old = {result.name: result for result in self._read().values() if result.root == root and not result.is_video}
+        return {name for name in old.keys() - names if not f"{old[name].source}/".startswith(folders)}
 
     def _choose_one(
         self, new: Result, files: Callable[[str], list[str]], known: dict[str, Result], taken: set[str]

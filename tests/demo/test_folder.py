@@ -285,6 +285,14 @@ def test_results_of_other_sources_stay(folder, output, tmp_path):
     assert sorted(rows(output)) == sorted([*EXPECTED[:-1], ("a~2.png", 77.0), ("a~2.png", 78.0)])
 
 
+def test_rows_of_images_that_cannot_be_reached_stay(folder, output):
+    run(folder, output)
+    (folder / "sub").rename(folder.with_name("elsewhere"))
+    (folder / "sub").symlink_to("sub")  # a link to itself cannot be opened, even by root
+    assert list(run(folder, output, skip_existing=True).failed) == ["sub"]
+    assert sorted(rows(output)) == EXPECTED
+
+
 def test_images_done_with_other_options_are_done_again(folder, output):
     run(folder, output, options="old")
     assert run(folder, output, skip_existing=True, options="old").skipped == 5

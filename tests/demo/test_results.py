@@ -82,6 +82,13 @@ def test_sources_that_are_gone(tmp_path):
     assert Results(tmp_path).outdated("x", current) == {"b.jpg"}
 
 
+def test_sources_that_cannot_be_reached_are_not_gone(tmp_path):
+    choose(tmp_path, "other", "sub/a.jpg", stamp=(6, 7))
+    choose(tmp_path, "x", "sub/a.jpg", "sub/deep/b.jpg", "sub.jpg", "c.jpg")
+    assert Results(tmp_path).outdated("x", [], ["sub", "c.jpg"]) == {"sub.jpg"}
+    assert Results(tmp_path).outdated("x", [], ["sub/deep"]) == {"sub/a~2.jpg", "sub.jpg", "c.jpg"}
+
+
 def test_a_video_is_neither_an_image_nor_gone(tmp_path):
     """An animation that is done as a video and as an image, and again."""
     for _ in range(2):
