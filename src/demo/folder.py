@@ -45,7 +45,9 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        parts = [f"{self.faces} face(s) in {self.images} image(s)" if self.faces else "no face in any image"]
+        found = self.faces or self.skipped
+        counts = f"{self.faces} face(s) in {self.images} image(s)" if found else "no face in any image"
+        parts = [counts] if self.images or not self.skipped else []
         if self.skipped:
             parts.append(f"{self.skipped} done before")
         if self.unreadable:
@@ -110,7 +112,8 @@ def run_folder_to_files(
         items = [(name, (name, found.folder / result.source)) for name, result in todo.items()]
         images = _readable(predictor.predict_images(items, _reader(summary)), summary)
         for labelled in Progress(map_ahead(write, images, workers=2, ahead=2), len(todo), "images"):
-            files.write(todo[labelled.name], labelled.predictions)
+            complete = labelled.name not in summary.failed
+            files.write(todo[labelled.name], labelled.predictions, complete=complete)
     summary.check()
     return summary
 

@@ -43,6 +43,7 @@ class PredictionFiles:
         replaced = set(replaced)
         with results.lock:
             _replace(self._csv, _csv_text([CSV_HEADER, *_other_rows(self._csv, replaced)]), FILE_NAMES)
+            results.reopen(replaced)
             if with_json or self._json.exists():
                 _replace(self._json, _json_text(_other_lines(self._json, replaced)), "backslashreplace")
 

@@ -7,7 +7,7 @@ locks and videos that are not complete yet.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from itertools import count, starmap
 from pathlib import Path
@@ -117,6 +117,11 @@ class Results:
     def finish(self, result: Result, rows: int) -> None:
         """Note that a result is complete; the caller holds the lock."""
         self._append([result._replace(rows=rows)])
+
+    def reopen(self, names: Set[str]) -> None:
+        """Note that results are no longer complete; the caller holds the lock."""
+        known = self._read().values()
+        self._append(old._replace(rows=None) for old in known if old.name in names and old.rows is not None)
 
     def outdated(self, root: str, current: Iterable[Result], unreadable: Iterable[str] = ()) -> set[str]:
         """Return names of results from this root whose images are gone; what is `unreadable` may hold some."""

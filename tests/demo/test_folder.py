@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 
 import cv2
@@ -143,6 +144,14 @@ def test_no_face_says_so(tmp_path, output):
     assert rows(output) == []
 
 
+def test_images_that_were_skipped_are_not_said_to_have_no_face(folder, output):
+    (folder / "broken.jpg").unlink()
+    run(folder, output)
+    assert run(folder, output, skip_existing=True).line() == "5 done before\n1 other file: 1 .txt"
+    write_image(folder / "new.png", draw(None))
+    assert run(folder, output, skip_existing=True).line().startswith("0 face(s) in 1 image(s), 5 done before\n")
+
+
 def test_nothing_readable_is_a_failed_job(tmp_path, output):
     (tmp_path / "a.jpg").write_text("no image")
     with pytest.raises(JobError, match="none of 1"):
@@ -249,6 +258,25 @@ def test_a_name_that_cannot_be_read_or_written_costs_only_itself(tmp_path, outpu
     errors = capsys.readouterr().err
     assert "skipped gone.png: No such file" in errors
     assert "File name too long" in errors
+
+
+def test_an_image_that_could_not_be_written_is_done_again(folder, output, monkeypatch):
+    """Also with the options of the older annotated image that is still there."""
+
+    def write(path, image):
+        if path.name == "a.png":
+            raise PermissionError(13, "Permission denied")
+        write_image(path, image)
+
+    run(folder, output, options="old")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_demo, "write_image", write)
+        assert list(run(folder, output, options="new").failed) == ["a.png"]
+    assert len(rows(output)) == 5
+    copy = shutil.copytree(output, output.with_name("copy"))
+    assert run(folder, output, skip_existing=True, options="new").images == 1
+    assert run(folder, copy, skip_existing=True, options="old").images == 5
+    assert sorted(rows(output)) == EXPECTED
 
 
 def test_an_image_too_large_for_its_format_costs_only_itself(folder, output):
