@@ -83,10 +83,16 @@ def choose_result(results: Results, source: Source, root: str) -> Result:
     return results.choose([(source.result_name, stamp)], root, files)[0]
 
 
+def choose_partial(results: Results, result: Result) -> Path:
+    """Choose the file of a video that is not done to its end: no file of the user's or of another source."""
+    name, root = f"{Path(result.file).stem}.partial.mp4", root_hash(f"partial {result.file}")
+    return results.folder / results.choose([(name, (0, 0))], root, lambda name: [name])[0].file
+
+
 def _write(source: Source, results: Results, result: Result, predictor: Predictor, with_json: bool) -> VideoSummary:
     summary, tracker, video = VideoSummary(), Tracker(), source.input
     path = results.folder / result.file
-    partial = path.with_name(f"{path.stem}.partial.mp4")
+    stopped = path if source.live else choose_partial(results, result)
     part = results.state / f"{root_hash(result.file)}.mp4"
     frames: dict[str, Frame] = {}
 
@@ -96,7 +102,6 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
             yield str(frame.number), frame.image
 
     files = PredictionFiles(results, [result.name], with_json)
-    stopped = path if source.live else partial
     with VideoFile(path, part, video.time_base, video.rate, video.tracks, video.pixel_aspect, stopped) as file:
         images = predictor.predict_images(items(), lambda image: image)
         for labelled in Progress(images, None if source.live else video.count, "frames"):
@@ -110,8 +115,9 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
             summary.rows += len(predictions)
         _write_sound(source, file)
         if video.damage:
-            raise JobError(f"{source.describe_damage()}; the annotated ones are in {partial}")
-    partial.unlink(missing_ok=True)
+            raise JobError(f"{source.describe_damage()}; the annotated ones are in {stopped}")
+    if stopped != path:
+        stopped.unlink(missing_ok=True)
     with results.lock:
         results.finish(result, summary.rows)
     return summary

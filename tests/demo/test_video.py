@@ -157,7 +157,8 @@ def test_two_runs_with_one_video_at_the_same_time(tmp_path, output):
     assert len(rows(output)) == 20
 
 
-def test_a_stopped_video_is_kept_but_is_not_taken_for_finished(tmp_path, output, monkeypatch):
+def run_and_stop(path, output, monkeypatch):
+    """Stop after 15 frames."""
     calls = iter(range(1000))
 
     def draw(image, predictions):
@@ -165,16 +166,30 @@ def test_a_stopped_video_is_kept_but_is_not_taken_for_finished(tmp_path, output,
             raise KeyboardInterrupt
         return image
 
-    path = write_video(tmp_path / "talk.mkv")
     with monkeypatch.context() as patch:
         patch.setattr(video_demo, "draw_predictions", draw)
         with pytest.raises(KeyboardInterrupt):
             run(path, output)
+
+
+def test_a_stopped_video_is_kept_but_is_not_taken_for_finished(tmp_path, output, monkeypatch):
+    path = write_video(tmp_path / "talk.mkv")
+    run_and_stop(path, output, monkeypatch)
     assert files(output) == ["predictions.csv", "talk.partial.mp4"]
     assert len(read_video(output / "talk.partial.mp4")[0]) == 15
     assert run(path, output, skip_existing=True).frames == 30
     assert len(rows(output)) == 20
     assert files(output) == ["predictions.csv", "talk.mp4"]
+
+
+def test_a_stopped_video_replaces_no_other_file(tmp_path, output, monkeypatch):
+    (output / "talk.partial.mp4").write_text("mine")
+    path = write_video(tmp_path / "talk.mkv")
+    run_and_stop(path, output, monkeypatch)
+    assert len(read_video(output / "talk.partial~2.mp4")[0]) == 15
+    run(path, output)
+    assert (output / "talk.partial.mp4").read_text() == "mine"
+    assert files(output) == ["predictions.csv", "talk.mp4", "talk.partial.mp4"]
 
 
 @pytest.mark.parametrize("name", ["talk.mp4", "talk.mkv"])
