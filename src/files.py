@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from src.cli import Progress
 
@@ -82,6 +82,16 @@ def append_lines(path: Path, text: str, errors: str = "strict") -> None:
             if file.read(1) != b"\n":
                 file.write(b"\n")
         file.write(text.encode("utf-8", errors))
+
+
+class RowWriter:
+    """Ends the rows of a `csv.writer` with `\\n`. Told to do so itself, it leaves `\\r` unquoted in Python 3.11."""
+
+    def __init__(self, file: TextIO):
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:

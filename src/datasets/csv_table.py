@@ -20,7 +20,7 @@ import pandas as pd
 
 from src.cli import UserError
 from src.datasets.splits import SPLITS
-from src.files import write_whole
+from src.files import RowWriter, write_whole
 from src.images import BOX_COLUMNS
 from src.labels import AGE_RANGE_COLUMNS, FEMALE, MALE, MAX_AGE, clip_age
 
@@ -50,8 +50,11 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as part:  # surrogateescape: file names need not be valid UTF-8 on Linux
-        table.to_csv(part, index=False, lineterminator="\n", encoding="utf-8", errors="surrogateescape")
+    with (
+        write_whole(path) as part,  # surrogateescape: file names need not be valid UTF-8 on Linux
+        part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table.to_csv(RowWriter(file), index=False, lineterminator="\r\n")
 
 
 def read_csv(path: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.cli import UserError
 from src.demo.results import Result, Results
-from src.files import append_lines, read_json_lines, write_whole
+from src.files import RowWriter, append_lines, read_json_lines, write_whole
 from src.inference import Prediction
 
 CSV_NAME = "predictions.csv"
@@ -118,7 +118,7 @@ def names_in_json(folder: Path) -> set[str]:
 
 def _csv_text(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(RowWriter(text)).writerows(rows)
     return text.getvalue()
 
 

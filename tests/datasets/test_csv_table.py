@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -116,9 +118,16 @@ def test_writes_whole_files_with_plain_line_ends_into_new_folders(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["my.csv"]
 
 
+def test_line_ends_in_names_come_back(tmp_path):
+    names = ["a\rb.jpg", "a\nb.jpg", "a\r\nb.jpg", "b\r", 'c"\r\n']
+    write_csv(pd.DataFrame({"img_paths": names}), tmp_path / "my.csv")
+    with (tmp_path / "my.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["img_paths"], *([name] for name in names)]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     (tmp_path / "my.csv").write_text("old")
-    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda self, path, **_: path.write_text("half") and 1 / 0)
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda self, file, **_: file.write("half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_csv(pd.DataFrame({"a": [1]}), tmp_path / "my.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("my.csv", "old")]

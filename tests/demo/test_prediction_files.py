@@ -136,7 +136,14 @@ def test_a_table_of_another_program_is_not_replaced(tmp_path):
     assert (tmp_path / CSV_NAME).read_text() == "file_name,predicted_age\na.jpg,30\n"
 
 
-@pytest.mark.parametrize("name", [b"latin \xe9.jpg".decode("utf-8", "surrogateescape"), "\u2028 \x85.jpg", "a\nb.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"latin \xe9.jpg".decode("utf-8", "surrogateescape"),
+        "\u2028 \x85.jpg",
+        *map("a{}b.jpg".format, ["\n", "\r", "\r\n"]),
+    ],
+)
 def test_strange_file_names_go_in_and_come_back(tmp_path, name):
     write(tmp_path, (name, [ANNA]))
     write(tmp_path)

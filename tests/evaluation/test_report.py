@@ -210,8 +210,9 @@ def test_a_full_disk_leaves_the_older_files(outcome, tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    def fail_csv(table, path, **_):
-        fail_text(path)
+    def fail_csv(table, file, **_):
+        file.write("half")
+        raise OSError(28, "No space left on device")
 
     for owner, method, fail, name in [
         (pd.DataFrame, "to_csv", fail_csv, "predictions.csv"),
