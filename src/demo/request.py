@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
 from src.cli import THRESHOLD, JobError, UserError, check_margin
@@ -114,17 +114,27 @@ def describe_source(camera: str) -> tuple[str, str, Path | None]:
         return f"camera {int(camera)}", str(int(camera)), None
     if sys.platform == "linux" and (device := re.fullmatch(r"/dev/video(\d+)", os.path.realpath(camera))):
         return describe_source(device[1])
-    path = Path(url2pathname(urlsplit(camera).path) if camera.startswith("file://") else camera)
+    path = Path(url2pathname(_split_address(camera).path) if camera.startswith("file://") else camera)
     if path.is_file():
         address = f"file:{os.path.realpath(path)}"  # with a scheme, so that no name is taken for an address
         return path.name, address, path
     if "://" in camera and not camera.startswith("file://"):
-        parts = urlsplit(camera)
+        parts = _split_address(camera)
         return f"{parts.scheme}://{parts.hostname or ''}{parts.path}", camera, None  # without a password
     problem = "is no file" if path.exists() else "does not exist"
     raise UserError(
         f"--camera must be a camera's index or device, an address or a video file, got {camera}, which {problem}"
     )
+
+
+def _split_address(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:  # its text may hold a password
+        raise UserError(
+            "--camera must be a valid address, got one that cannot be parsed; percent-encode special characters in its"
+            " password, such as [ as %5B"
+        ) from error
 
 
 def check_display() -> None:

@@ -35,6 +35,13 @@ def test_kinds_of_sources(video):
         describe_source(str(video.parent))
 
 
+@pytest.mark.parametrize("address", ["rtsp://u:p[ss@127.0.0.1:9/x", "rtsp://u:\u2100ss@127.0.0.1/x", "file://[x/a.mp4"])
+def test_address_that_cannot_be_parsed(address):
+    with pytest.raises(UserError, match="--camera must be a valid address.*percent-encode") as caught:
+        describe_source(address)
+    assert "ss@" not in str(caught.value)
+
+
 def test_names_of_results(video):
     for camera, stem, name in [
         ("2", "camera2", "camera2"),
