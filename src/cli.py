@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import logging
+import math
 import os
 import re
 import shlex
@@ -78,6 +79,12 @@ def check_margin(margin: float) -> None:
     """Raise `UserError` for a `--margin` that no model can have been trained with."""
     if not 0 <= margin <= MAX_MARGIN:  # NaN fails too
         raise UserError(f"--margin must be in 0..{MAX_MARGIN:g}, got {margin:g}")
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise `UserError` for a `--threshold` that is infinite or no number."""
+    if not math.isfinite(threshold):
+        raise UserError(f"--threshold must be a finite number, got {threshold:g}")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -147,6 +147,12 @@ def test_absurd_margins(margin):
         run_demo(Request(image_dir=SAMPLES, margin=margin))
 
 
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_absurd_thresholds(threshold):
+    with pytest.raises(UserError, match=f"--threshold must be a finite number, got {threshold:g}"):
+        run_demo(Request(image_dir=SAMPLES, threshold=threshold))
+
+
 def test_margin_reaches_the_crop(fake_model, tmp_path):
     sizes = []
     predict = fake_model.predict

@@ -25,7 +25,17 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from src.cli import MARGIN, MAX_CROP_SIDE, THRESHOLD, JobError, Progress, UserError, check_margin, warn_skipped
+from src.cli import (
+    MARGIN,
+    MAX_CROP_SIDE,
+    THRESHOLD,
+    JobError,
+    Progress,
+    UserError,
+    check_margin,
+    check_threshold,
+    warn_skipped,
+)
 from src.datasets.crop_journal import Journal, Record
 from src.datasets.crop_tables import LABELS, Photo, faces_table, list_photos, not_used_table, read_filled_in
 from src.datasets.csv_table import write_csv
@@ -157,6 +167,7 @@ def cut_face(image: np.ndarray, box: Box, margin: float, max_side: int) -> tuple
 
 def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
     check_margin(settings.margin)
+    check_threshold(settings.threshold)
     if settings.max_side < 1:
         raise UserError(f"--max_side must be >= 1, got {settings.max_side}")
     if not input_dir.is_dir():

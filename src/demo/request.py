@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
-from src.cli import THRESHOLD, JobError, UserError, check_margin
+from src.cli import THRESHOLD, JobError, UserError, check_margin, check_threshold
 from src.images import FoundImages, find_images
 from src.inference import check_weight_file
 
@@ -82,6 +82,7 @@ def check_options(request: Request) -> None:
         check_margin(request.margin)
     if request.output_dir is None and (request.skip_existing or request.with_json):
         raise UserError("--skip_existing and --json require --output_dir FOLDER")
+    check_threshold(request.threshold)
     if isinstance(request.max_side, int) and request.max_side < MIN_SIDE:
         raise UserError(f"--max_side must be >= {MIN_SIDE}, got {request.max_side}")
 

@@ -618,11 +618,17 @@ def test_unknown_name_of_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [CropSettings(margin=40), CropSettings(margin=float("nan")), CropSettings(max_side=0)]
+    "settings",
+    [
+        CropSettings(margin=40),
+        CropSettings(margin=float("nan")),
+        CropSettings(threshold=float("nan")),
+        CropSettings(max_side=0),
+    ],
 )
 def test_impossible_settings(tmp_path, settings):
     make_images(tmp_path / "in", "a.jpg")
-    with pytest.raises(UserError, match="--ma"):
+    with pytest.raises(UserError, match="--(margin|threshold|max_side) must be"):
         crop_folder(tmp_path / "in", tmp_path / "out", settings=settings)
 
 
