@@ -23,8 +23,8 @@ class ImageError(ValueError):
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read an image file of any format that OpenCV decodes.
 
-    Applies EXIF rotation; converts grayscale, alpha and 16-bit images to 8-bit RGB. A warning names, once, a JPEG that
-    can be read although a part of it is damaged; see `jpeg.warn_if_damaged`.
+    Applies EXIF rotation, except in AVIF files; converts grayscale, alpha and 16-bit images to 8-bit RGB. A warning
+    names, once, a JPEG that can be read although a part of it is damaged; see `jpeg.warn_if_damaged`.
 
     Returns:
         `(height, width, 3)` uint8 RGB.
