@@ -14,6 +14,8 @@ import numpy as np
 
 COPIED_SOUND = frozenset(["aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"])
 """Codecs of sound that an MP4 file holds as they are; sound of others is decoded."""
+MIN_MP3_RATE = 16_000
+"""Samples per second below which FFmpeg writes no MP3 into an MP4 file."""
 USUAL_RATE = 25
 """Frames per second where the rate is not known."""
 STREAM_TIMEOUT = 10.0
@@ -41,7 +43,7 @@ class VideoReader:
         rate: Average number of frames per second, or None.
         tracks: Streams of sound.
         sound: Sound that was read and not taken yet, if `with_sound`: `(seconds, index of the track, packet)`, or an
-            `av.AudioFrame` in place of the packet where its codec is none of `COPIED_SOUND`.
+            `av.AudioFrame` in place of the packet where the track is not `is_copied`.
         count: Number of frames that the header promises; 0 where it promises none.
         pixel_aspect: Width of a pixel divided by its height, of the stored and not yet rotated frames; or None.
         frames_read: Number of intact frames so far.
@@ -213,9 +215,15 @@ def find_hole(times: Sequence[float]) -> float | None:
     return float(times[holes[0]] + usual) if even and len(holes) else None
 
 
+def is_copied(track: av.AudioStream) -> bool:
+    """Return whether an MP4 file holds the sound of this track as it is."""
+    name = track.codec_context.codec.canonical_name
+    return name in COPIED_SOUND and not (name == "mp3" and track.rate < MIN_MP3_RATE)
+
+
 def _sound(packet: av.Packet) -> list[Any]:
-    """Return the packet if its codec is copied, else the decoded frames; nothing of what is damaged."""
-    if packet.stream.codec_context.codec.canonical_name in COPIED_SOUND:
+    """Return the packet if its track is copied, else the decoded frames; nothing of what is damaged."""
+    if is_copied(packet.stream):
         return [packet] if packet.size and packet.pts is not None else []
     with contextlib.suppress(av.FFmpegError):
         return [frame for frame in packet.decode() if frame.pts is not None]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from src.cli import JobError
-from src.demo.video_reader import COPIED_SOUND, USUAL_RATE
+from src.demo.video_reader import USUAL_RATE, is_copied
 
 ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
 """Options of x264: speed, and quality from 0 (lossless) to 51."""
@@ -185,7 +185,7 @@ class EncodedSound:
 
 
 def _sound_track(file: av.container.OutputContainer, track: av.AudioStream) -> CopiedSound | EncodedSound:
-    return (CopiedSound if track.codec_context.codec.canonical_name in COPIED_SOUND else EncodedSound)(file, track)
+    return (CopiedSound if is_copied(track) else EncodedSound)(file, track)
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

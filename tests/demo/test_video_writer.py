@@ -107,6 +107,14 @@ def test_sound_that_mp4_does_not_take_becomes_aac(tmp_path, name, codec):
     assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
 
 
+@pytest.mark.parametrize(("rate", "written"), [(11_025, "aac"), (16_000, "mp3")])
+def test_slow_mp3_becomes_aac(tmp_path, rate, written):
+    """FFmpeg refuses MP3 below 16 kHz in an MP4 file."""
+    copy(write_video(tmp_path / "in.avi", codec="mpeg4", sound="mp3", sound_rate=rate), tmp_path / "out.mp4")
+    assert read_video(tmp_path / "out.mp4")[2].tracks[0].codec_context.codec.canonical_name == written
+    assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
+
+
 def test_full_disk_stops_the_video_and_leaves_what_was_written(tmp_path, monkeypatch):
     path, stopped = tmp_path / "out.mp4", tmp_path / "out.partial.mp4"
     free = iter([10**9] * 6 + [1000])

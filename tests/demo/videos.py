@@ -21,6 +21,7 @@ def write_video(
     face_from: int = 10,
     sound: str = "",
     size: tuple[int, int] = SIZE,
+    sound_rate: int = 48_000,
     **options: str,
 ) -> Path:
     """Write grey frames with a face of age 100 from one frame on; FFV1 keeps every pixel as it is.
@@ -39,7 +40,7 @@ def write_video(
         video.codec_context.time_base = (
             Fraction(1, 1000) if any(time * rate % 1 for time in times) else Fraction(1, rate)
         )
-        audio = file.add_stream(sound, rate=48_000, options={"strict": "-2"}, layout="stereo") if sound else None
+        audio = file.add_stream(sound, rate=sound_rate, options={"strict": "-2"}, layout="stereo") if sound else None
         for number, time in enumerate(times):
             image = np.full((size[1], size[0], 3), 128, np.uint8)
             image[:16, :16] = draw(100) if number >= face_from else 0
