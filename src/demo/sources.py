@@ -51,7 +51,7 @@ class Source:
         Args:
             camera: Index ("0") or device ("/dev/video0") of a camera, address of a stream ("rtsp://..."), or path of a
                 video file.
-            with_sound: Collect the sound of a video.
+            with_sound: Collect the sound of a video; not of a live source, whose tracks end with each connection.
             open_input: Opens what is read; tests give their own.
             patience: Seconds to wait for a live source that stopped.
 
@@ -59,10 +59,10 @@ class Source:
             UserError: There is no such camera, stream or file, or it gives no frame.
         """
         self.name, self.address, self.path = describe_source(camera)
-        self._with_sound, self._patience = with_sound, patience
+        self._patience = patience
         self._open = open_input or open_input_at
         self._closed = threading.Event()
-        self._first = self._try_open()
+        self._first = self._try_open(with_sound)
         if self._first is None:
             raise UserError(_no_source(self.name, self.address))
         self.live = not self.input.finite
@@ -119,10 +119,10 @@ class Source:
         self.close()
         self.input.close()
 
-    def _try_open(self) -> tuple[float, np.ndarray] | None:
+    def _try_open(self, with_sound: bool = False) -> tuple[float, np.ndarray] | None:
         """Open what is read and return its first frame; None if it gives none."""
         try:
-            self.input = self._open(self.address, self._with_sound)
+            self.input = self._open(self.address, with_sound)
             self._frames = self.input.frames()
             return next(self._frames, None)
         except (av.FFmpegError, OSError):

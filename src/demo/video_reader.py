@@ -55,7 +55,7 @@ class VideoReader:
 
         Args:
             address: An address with a scheme; of a file `file:` and its path.
-            with_sound: Collect the packets of sound.
+            with_sound: Collect the packets of sound of a finite video.
 
         Raises:
             av.FFmpegError: The video cannot be opened or holds no moving images.
@@ -80,7 +80,7 @@ class VideoReader:
         self.finite = local or self._duration > 0 or (self._container.size > 0 and self._format not in ("hls", "dash"))
         self.time_base = self._video.time_base or Fraction(1, 90_000)
         self.rate = self._video.average_rate
-        self.tracks = list(self._container.streams.audio) if with_sound else []
+        self.tracks = list(self._container.streams.audio) if with_sound and self.finite else []
         self.sound: deque = deque()
         self.frames_read = self._packets_read = 0
         self.damage = ""

@@ -131,6 +131,19 @@ def test_camera_that_fails_in_mid_stream_is_opened_again():
     assert camera.opened == 4
 
 
+def test_source_that_is_back_has_no_sound():
+    """Also where it has an end by then, as an HLS stream whose broadcast is over."""
+    camera, opened = FakeCamera(FakeCapture([10]), FakeCapture([20])), []
+
+    def open_input(address, with_sound):
+        opened.append(with_sound)
+        return camera(address)
+
+    frames = Source("0", with_sound=True, open_input=open_input).frames()
+    assert [int(next(frames).image.mean()) for _ in range(2)] == [10, 20]
+    assert opened == [True, False]
+
+
 def test_camera_that_stays_away_is_one_clear_error():
     frames = Source("0", open_input=FakeCamera(FakeCapture([10])), patience=0.3).frames()
     next(frames)

@@ -1,6 +1,8 @@
 import csv
 import json
 import re
+import socket
+import threading
 from collections import Counter
 
 import pytest
@@ -208,6 +210,34 @@ def test_recording_of_a_camera_that_goes_away_is_complete_up_to_there(output):
     with pytest.raises(JobError, match="camera 3 stopped"):
         run("3", output, FakeCamera(FakeCapture([100] * 5, rate=10)))
     assert len(read_video(output / "camera3.mp4")[0]) >= 1
+
+
+@pytest.fixture
+def broadcast(tmp_path):
+    """The address of a live stream with sound that drops after each of two connections, then stays away."""
+    data = write_video(tmp_path / "live.ts", codec="libx264", sound="aac").read_bytes()
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(60)
+
+    def serve():
+        with server:
+            for _ in range(2):
+                with server.accept()[0] as connection:
+                    connection.sendall(data)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield f"tcp://127.0.0.1:{server.getsockname()[1]}/live"
+    thread.join()
+
+
+def test_recording_of_a_stream_with_sound_goes_on_when_the_stream_is_back(broadcast, output):
+    with pytest.raises(JobError, match="stopped and did not come back"):
+        run(broadcast, output)
+    times, _, reader = read_video(output / "live.mp4")
+    assert len(times) == 60
+    assert times == sorted(times)
+    assert reader.tracks == []
 
 
 def test_a_recording_does_not_replace_an_earlier_one(output):
