@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,7 @@ class VideoReader:
         for packet in self._packets():
             if packet.stream_index == self._video.index:
                 for frame in self._decode(packet):
-                    self._times.append(self._seconds(frame))
+                    self._note_frame(frame)
                     yield self._times[-1], to_rgb(frame)
             elif packet.stream in self.tracks:
                 self.sound.extend((self._seconds(item), packet.stream_index, item) for item in _sound(packet))
@@ -167,13 +168,27 @@ class VideoReader:
             frames, damaged = [], self.frames_read or self._has_index()  # a broadcast begins amid a group of frames
         if damaged:
             self._note_damage(self._seconds(packet) if packet.pts is not None else self._video_end)
-        frames = [frame for frame in frames if frame.pts is not None]
-        for frame in frames:
-            if frame.is_corrupt:
-                self._note_damage(self._seconds(frame))
-            else:
-                self.frames_read += 1
         return frames
+
+    def _note_frame(self, frame: av.VideoFrame) -> None:
+        self._times.append(self._time_of(frame))
+        self._video_end = max(self._video_end, self._times[-1])
+        if frame.is_corrupt:
+            self._note_damage(self._times[-1])
+        else:
+            self.frames_read += 1
+
+    def _time_of(self, frame: av.VideoFrame) -> float:
+        """Return the time of a frame, which is after that of the frame before.
+
+        Bare H.264 has no times, and AVI files hold those of H.264's B-frames in the order of decoding.
+        """
+        last = self._times[-1] if self._times else -math.inf
+        for stamp in (frame.pts, frame.dts):
+            if stamp is not None and (seconds := float(stamp * self.time_base - self._start)) > last:
+                return seconds
+        duration = float(frame.duration * self.time_base) or 1 / float(self.rate or USUAL_RATE)
+        return max(last + duration, 0.0)
 
     def _has_index(self) -> bool:
         return self._format.startswith(("mov", "avi"))

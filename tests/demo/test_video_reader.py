@@ -66,6 +66,18 @@ def test_times_are_those_of_the_frames(tmp_path):
     assert read_video(write_video(tmp_path / "v.mkv", times))[0] == pytest.approx(times, abs=1e-6)
 
 
+def test_bare_h264_gets_the_times_that_it_lacks(tmp_path):
+    times, _, reader = read_video(write_video(tmp_path / "v.h264", codec="libx264"))
+    assert times == pytest.approx(np.arange(30) / 20)
+    assert (reader.frames_read, reader.damage) == (30, "")
+
+
+def test_times_of_b_frames_in_avi_grow_evenly(tmp_path):
+    times, _, reader = read_video(write_video(tmp_path / "v.avi", codec="libx264", b_frames=2))
+    assert np.diff(times)[1:] == pytest.approx(0.05)
+    assert (len(times), reader.damage) == (30, "")
+
+
 def test_a_track_that_begins_later_does(tmp_path):
     times = read_video(write_video(tmp_path / "v.mkv", [0.5, 0.75, 1.5], sound="aac"))[0]
     assert times == pytest.approx([0.5, 0.75, 1.5], abs=0.03)
