@@ -46,7 +46,7 @@ class VideoReader:
         sound: Sound that was read and not taken yet, if `with_sound`: `(seconds, index of the track, packet)`, or an
             `av.AudioFrame` in place of the packet where the track is not `is_copied`.
         count: Number of frames that the header promises; 0 where it promises none.
-        pixel_aspect: Width of a pixel divided by its height, of the stored and not yet rotated frames; or None.
+        pixel_aspect: Width of a pixel divided by its height, or None; of upright frames once the first is read.
         frames_read: Number of intact frames so far.
         damage: What is wrong and where, for example `damaged at 3.00 s`; empty for an intact video.
     """
@@ -171,6 +171,8 @@ class VideoReader:
         return frames
 
     def _note_frame(self, frame: av.VideoFrame) -> None:
+        if not self._times and self.pixel_aspect and round(frame.rotation / 90) % 2:
+            self.pixel_aspect = 1 / self.pixel_aspect
         self._times.append(self._time_of(frame))
         self._video_end = max(self._video_end, self._times[-1])
         if frame.is_corrupt:

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -110,14 +112,15 @@ def test_frames_are_turned_upright():
 
 def test_rotation_of_a_phone_is_honoured(tmp_path):
     """The matrix in the header of a track turns a video of 64 x 48 by a quarter, clockwise."""
-    path = write_video(tmp_path / "v.mp4", codec="libx264", face_from=0)
+    path = write_video(tmp_path / "v.mp4", codec="libx264", face_from=0, pixel_aspect=Fraction(4, 3))
     data = path.read_bytes()
     plain = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
     turned = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30], ">i4").tobytes()
     track = data.index(plain, data.index(b"tkhd"))
     path.write_bytes(data[:track] + turned + data[track + len(turned) :])
-    images = read_video(path)[1]
+    _, images, reader = read_video(path)
     assert images[0].shape == (64, 48, 3)
+    assert reader.pixel_aspect == Fraction(3, 4)
     corner = images[0][:16, -16:].astype(int)  # the face was at the upper left
     assert corner[..., 0].mean() == pytest.approx(100, abs=12)
     assert corner[..., 2].mean() < 60

@@ -23,6 +23,7 @@ def write_video(
     size: tuple[int, int] = SIZE,
     sound_rate: int = 48_000,
     b_frames: int = 0,
+    pixel_aspect: Fraction = Fraction(1),
     **options: str,
 ) -> Path:
     """Write grey frames with a face of age 100 from one frame on; FFV1 keeps every pixel as it is.
@@ -38,6 +39,7 @@ def write_video(
         video = file.add_stream(codec, rate=rate)
         video.width, video.height, video.pix_fmt = *size, pixels
         video.options = {"preset": "ultrafast", "g": "10", "bf": str(b_frames)} if codec == "libx264" else {}
+        video.codec_context.sample_aspect_ratio = pixel_aspect
         video.codec_context.time_base = (
             Fraction(1, 1000) if any(time * rate % 1 for time in times) else Fraction(1, rate)
         )
