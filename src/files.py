@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,13 +11,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from src.cli import Progress
+from src.cli import JobError, Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_NAME = 220
 """Bytes of a file name from which on the hidden one gets a shorter stem; file systems allow 255."""
+
+
+def prepare_output(output_dir: Path) -> None:
+    """Create the folder of results and check that it can be written, before anything slow begins.
+
+    Raises:
+        JobError: The folder cannot be created or written.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise JobError(f"cannot write into {output_dir}: {error.strerror}") from error
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from virtual_screen import needs_screen, virtual_screen, wait_for
 from src.cli import ROOT, JobError, UserError
 from src.demo import run as demo
 from src.demo.drawing import COLOURS
-from src.demo.request import Request, check_request, prepare_output, run_demo
+from src.demo.request import Request, check_request, run_demo
 from src.demo.run import choose_margin, hash_options
+from src.files import prepare_output
 from src.images.io import read_image, write_image
 
 SAMPLES = ROOT / "samples"

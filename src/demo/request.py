@@ -4,13 +4,12 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
-from src.cli import THRESHOLD, JobError, UserError, check_margin, check_threshold
+from src.cli import THRESHOLD, UserError, check_margin, check_threshold
 from src.images import FoundImages, find_images
 from src.inference import check_weight_file
 
@@ -151,17 +150,3 @@ def check_display() -> None:
         subprocess.run([sys.executable, "-c", try_window], capture_output=True, timeout=60, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise UserError(NO_SCREEN) from error
-
-
-def prepare_output(output_dir: Path) -> None:
-    """Create the folder of results and check that it can be written, before anything slow begins.
-
-    Raises:
-        JobError: The folder cannot be created or written.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise JobError(f"cannot write into {output_dir}: {error.strerror}") from error

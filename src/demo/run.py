@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from src.cli import JobError
 from src.demo.folder import Summary, run_folder_in_window, run_folder_to_files
-from src.demo.request import Request, prepare_output
+from src.demo.request import Request
 from src.demo.results import root_hash
 from src.demo.window import Window
-from src.files import file_sha256
+from src.files import file_sha256, prepare_output
 from src.images import FaceDetector, FoundImages
 from src.inference import Predictor
 

@@ -1,6 +1,8 @@
 """Whole evaluations: weights and the name of a table in, metrics out."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from src.evaluation.age_groups import FAIRFACE
 from src.evaluation.predict_table import predict_table
 from src.evaluation.report import format_appa_real, format_report, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
+from src.files import prepare_output
 from src.inference import Estimator
 
 
@@ -42,26 +45,27 @@ def evaluate(
         UserError: no such table, no row in this split, or none with a label; the weights need a wider margin than the
             images have.
         JobError: no image got a prediction.
-        OSError: the output cannot be written.
+        OSError: the output cannot be written; the lines of the report are printed then.
     """
     table = select_split(datasets.load_table(db, image_dir, only=split), split, db)
     require_labels(table, f"{db}, {split}")
     if output_dir:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        prepare_output(output_dir)
     outcome = predict_table(estimator, table, detect=detect)
     report = {"model": estimator.describe(), "data": f"{db}, {split}", **summarise(outcome)}
     lines = [f"Model: {report['model']}", f"Data: {report['data']}", *format_report(report)]
-    cut = table["margin"].loc[outcome.predictions.index].notna()
+    cut = table["margin"].loc[outcome.predictions.index] >= estimator.info.margin
     if detect and cut.any():
         same = summarise(predict_table(estimator, table.loc[cut.index[cut]]))
         compared = ("images", "mae", "group_accuracy", "gender_accuracy")
         report["as_cut_by_the_table"] = {name: same[name] for name in compared}
         lines.append(describe_cuts(report["as_cut_by_the_table"]))
     if output_dir:
-        write_files(output_dir, lines, report, prediction_columns(outcome.predictions))
-        save_plots(output_dir, {"true age": (outcome.predictions["age"], outcome.predictions["predicted_age"])})
-        if report["grouped"]:
-            plots.save(plots.plot_confusion(**report["confusion"]), output_dir / "confusion_matrix.png")
+        with printed_if_lost(lines):
+            write_files(output_dir, lines, report, prediction_columns(outcome.predictions))
+            save_plots(output_dir, {"true age": (outcome.predictions["age"], outcome.predictions["predicted_age"])})
+            if report["grouped"]:
+                plots.save(plots.plot_confusion(**report["confusion"]), output_dir / "confusion_matrix.png")
     return report, lines
 
 
@@ -89,7 +93,7 @@ def evaluate_appa_real(
     table = datasets.load_appa_real(folder, ignore_list=folder, target="real")
     table = table[table["split"] == ours[split]]
     if output_dir:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        prepare_output(output_dir)
     with_image = table["path"].map(os.path.isfile)
     outcome = predict_table(estimator, table[with_image])
     rows = outcome.predictions
@@ -103,10 +107,21 @@ def evaluate_appa_real(
     lines = format_appa_real(report)
     if output_dir:
         predictions = rows[["file_name", "predicted_age", "apparent_age", "real_age"]].round({"predicted_age": 2})
-        write_files(output_dir, lines, report, predictions.rename(columns={"apparent_age": "apparent_age_avg"}))
         names = {"apparent age": "apparent_age", "real age": "real_age"}
-        save_plots(output_dir, {what: (rows[name], rows["predicted_age"]) for what, name in names.items()})
+        with printed_if_lost(lines):
+            write_files(output_dir, lines, report, predictions.rename(columns={"apparent_age": "apparent_age_avg"}))
+            save_plots(output_dir, {what: (rows[name], rows["predicted_age"]) for what, name in names.items()})
     return report, lines
+
+
+@contextmanager
+def printed_if_lost(lines: list[str]) -> Iterator[None]:
+    """Print the lines of a report if its files cannot be written, as on a full disk."""
+    try:
+        yield
+    except OSError:
+        print("\n".join(lines))
+        raise
 
 
 def summarise_appa_real(rows: pd.DataFrame) -> dict[str, Any]:
@@ -171,8 +186,8 @@ def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def save_plots(folder: Path, ages: dict[str, tuple[pd.Series, pd.Series]]) -> None:
-    """Write `scatter.png` and `error_histogram.png`, each with a panel for each entry that has any known age."""
-    known = {what: (true, predicted) for what, (true, predicted) in ages.items() if true.notna().any()}
+    """Write `scatter.png` and `error_histogram.png`, a panel for each entry with any true and predicted age."""
+    known = {what: (true, predicted) for what, (true, predicted) in ages.items() if (true + predicted).notna().any()}
     if known:
         plots.save(plots.plot_scatter(known), folder / "scatter.png")
         plots.save(plots.plot_error_histogram(known), folder / "error_histogram.png")

@@ -204,8 +204,8 @@ def check_place(form: Format, output: Path) -> None:
         )
     if form.ending and output.is_dir():
         raise UserError(f"--output must be a file, got the folder {output}")
-    if output.is_file() and h5py.is_hdf5(output):
-        raise UserError(f"--output must not be a weight file, got {output}")
+    if form.ending and output.is_file() and (output.suffix != form.ending or h5py.is_hdf5(output)):
+        raise UserError(f"--output must be a new file or an older export ({form.ending}), got {output}")
     if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
         raise UserError(f"--output must be a new folder or an older SavedModel, got {output}")
 

@@ -1,12 +1,13 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from appa_real_tree import write_split
 from fake_estimator import FakeEstimator, face
 
-from src.cli import ROOT, UserError
+from src.cli import ROOT, JobError, UserError
 from src.evaluation.evaluate import describe_cuts, evaluate, evaluate_appa_real
 from src.images.detector import FaceDetector
 from src.images.io import read_image, write_image
@@ -89,6 +90,25 @@ def test_evaluate_all_splits_and_unknown_labels(my_table, tmp_path):
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["true_gender"].isna().tolist() == [False, False, True]
 
 
+def test_crops_that_are_too_narrow_are_detected_but_not_compared(tmp_path):
+    write_image(tmp_path / "a.png", read_image(ROOT / "samples" / "grace_hopper.jpg"))
+    (tmp_path / "my.csv").write_text("genders,ages,img_paths,split,margin\n0,90,a.png,test,0.1\n")
+    report, _ = evaluate(FakeEstimator(margin=0.2), str(tmp_path / "my.csv"), detect=True)
+    assert report["images"] == 1
+    assert "as_cut_by_the_table" not in report
+
+
+def test_a_report_that_cannot_be_written_is_printed(my_table, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(JobError, match="cannot write into"):
+        evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "file" / "out")
+    assert capsys.readouterr().out == ""  # before anything slow
+    (tmp_path / "out" / "report.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
+    assert "MAE: 12.00 years" in capsys.readouterr().out.splitlines()
+
+
 def test_table_without_ages_gets_no_plots(my_table, tmp_path):
     my_table.write_text("genders,ages,img_paths,split,margin\n1,,a.png,test,0.4\n")
     report, _ = evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
@@ -154,6 +174,15 @@ def test_appa_real_files(tmp_path):
     assert table["file_name"].tolist() == ["000000.jpg", "000001.jpg", "000002.jpg"]
     assert table["apparent_age_avg"].tolist() == [21.5, 40.0, 8.0]
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"scatter.png", "error_histogram.png"}
+
+
+def test_appa_real_without_an_age_head_has_no_plots(tmp_path):
+    write_split(tmp_path, "valid", ROWS)
+    estimator = FakeEstimator()
+    estimator.predict = lambda faces: (np.full(len(faces), np.nan), np.ones(len(faces)))
+    report, _ = evaluate_appa_real(estimator, tmp_path, output_dir=tmp_path / "out")
+    assert report["mae_real"] is None
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_appa_real_missing(tmp_path):

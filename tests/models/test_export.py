@@ -222,7 +222,8 @@ def test_places_that_are_no_earlier_export(tmp_path):
         ("saved_model", notes / "text.txt", "must be a new folder"),
         ("openvino", tmp_path / "a.onnx", "must end in .xml"),
         ("openvino", tmp_path / "mine.xml", "mine.bin"),
-        ("onnx", file, "must not be a weight file"),
+        ("onnx", file, r"must be a new file or an older export \(.onnx\), got .*weights.hdf5"),
+        ("litert", notes / "text.txt", "must be a new file or an older export"),
     ):
         with pytest.raises(UserError, match=words):
             export_model(file, form, output)
