@@ -6,7 +6,7 @@
 #     pip install torch -r requirements-export.txt
 #
 #     recipes/bundled_model.sh          # all steps
-#     recipes/bundled_model.sh train    # or some: tables start train predict distil boxes refine enlarge bundle
+#     recipes/bundled_model.sh train    # or some: tables start train predict distil boxes refine enlarge lengthen bundle
 #     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,7 @@ python=${PYTHON:-python}
 read -ra overrides <<< "${OVERRIDES:-}"
 aaf=data/aaf_faces/faces.csv more_aaf=data/aaf_faces/repeated.csv women=data/lfw_faces/women_twice.csv
 detected=data/fairface_boxes.csv black=data/fairface_black_twice.csv hard=data/fairface_hard_twice.csv
+older=data/fairface_older_women.csv older_utkface=data/UTKFace/older_women.csv
 before=checkpoints/EfficientNetLite0_160.onnx
 
 tables() {
@@ -37,6 +38,15 @@ settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 trai
 
 further=(model.frozen=0.2 model.dropout=0.1 train.mixed_precision=true train.warmup_epochs=0.15
   augment.crop_jitter_probability=0.8 augment.crop_jitter_shift=0.08 augment.crop_jitter_scale=0.12)
+
+weaker=(augment.rotation=12 augment.scale=0.1 augment.erasing_probability=0.15 augment.colour_cast_probability=0.3
+  augment.colour_cast=0.25 augment.gamma_probability=0.3 'augment.gamma=[0.5,2.5]' augment.blur_probability=0.1
+  augment.low_resolution_probability=0.12 augment.jpeg_probability=0.15)
+
+weakest=(augment.geometry_probability=0.6 augment.rotation=8 augment.scale=0.06 augment.erasing_probability=0.05
+  augment.brightness_contrast_probability=0.3 augment.colour_cast_probability=0.15 augment.colour_cast=0.2
+  augment.gamma_probability=0.15 'augment.gamma=[0.5,2.5]' augment.grey_probability=0.05 augment.blur_probability=0.05
+  augment.motion_probability=0.02 augment.low_resolution_probability=0.08 augment.jpeg_probability=0.1)
 
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
@@ -76,6 +86,10 @@ boxes() {
   "$python" recipes/repeat_rows.py $detected -o $hard --where "$people" "$people" "age_min in (3, 10)"
   "$python" recipes/repeat_rows.py $aaf -o $more_aaf --where "ages >= 0" "ages >= 0" "10 <= ages < 20"
   "$python" recipes/repeat_rows.py data/lfw_faces/faces.csv -o $women --where "genders == 0"
+  local woman="genders == 0"
+  "$python" recipes/repeat_rows.py $hard -o $older --where "$woman and age_min >= 50" "$woman and age_min >= 60"
+  "$python" create_db_utkface.py -i data/UTKFace -o data/UTKFace/utkface.csv
+  "$python" recipes/repeat_rows.py data/UTKFace/utkface.csv -o $older_utkface --where "$woman and ages >= 60"
 }
 
 # Again at 176 pixels, on both.
@@ -103,13 +117,25 @@ enlarge() {
     train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=750 train.seed=23 train.checkpoint_dir=checkpoints/mirrored
 }
 
+# Longer, with weaker changes of the images and with older women, who are taken for men more often.
+lengthen() {
+  predict_with checkpoints/predictions4.npz "$(newest enlarged)" "$(newest refined)" "$(newest distilled)" $before
+  local db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women]"
+  run "$db" "${settings[@]}" "${further[@]}" "${weaker[@]}" model.img_size=192 model.mirrored=true \
+    model.weights="$(newest mirrored)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
+    train.epochs=5 train.steps_per_epoch=2040 train.seed=31 train.checkpoint_dir=checkpoints/longer
+  run "$db" "${settings[@]}" "${further[@]}" "${weakest[@]}" model.img_size=192 model.mirrored=true \
+    model.weights="$(newest longer)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
+    train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1350 train.seed=33 train.checkpoint_dir=checkpoints/last
+}
+
 run() {
   "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
 bundle() {
   local bundled=pretrained_models/MobileNet_192 best
-  best="$(newest mirrored)"
+  best="$(newest last)"
   "$python" export.py --format onnx --weight_file "$best" -o $bundled.onnx --int8 utkface $aaf fairface
   cp "$best" $bundled.hdf5
 }
@@ -120,7 +146,7 @@ newest() {
 }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine enlarge bundle)
+[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine enlarge lengthen bundle)
 for step in "${steps[@]}"; do
   "$step"
 done
