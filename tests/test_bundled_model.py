@@ -25,7 +25,7 @@ def commands(tmp_path) -> list[list[str]]:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("heads", "all", "distilled", "refined", "more", "enlarged", "mirrored"):
+    for run in ("heads", "all", "distilled", "refined", "more", "enlarged", "mirrored", "longer", "last"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -51,37 +51,45 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
         "recipes/detected_boxes.py",
-        *4 * ["recipes/repeat_rows.py"],
+        *5 * ["recipes/repeat_rows.py"],
+        "create_db_utkface.py",
+        "recipes/repeat_rows.py",
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
         "recipes/predict_targets.py",
         *3 * ["recipes/train_on_cpu.py"],
+        "recipes/predict_targets.py",
+        *2 * ["recipes/train_on_cpu.py"],
         "export.py",
     ]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py"]
-    _, all_, distilled, refined, more, enlarged, mirrored = trainings
+    _, all_, distilled, refined, more, enlarged, mirrored, longer, last = trainings
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
     assert sorted(set(distilled.data.db)) == sorted(set(all_.data.db))
-    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176, 176, 208, 192]
-    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, *4 * [0.2]]
-    assert [cfg.train.age_loss_weight for cfg in trainings] == 7 * [0.35]
+    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176, 176, 208, 192, 192, 192]
+    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, *6 * [0.2]]
+    assert [cfg.train.age_loss_weight for cfg in trainings] == 9 * [0.35]
     assert distilled.model.mirrored
     assert refined.model.mirrored
-    assert [cfg.model.mirrored for cfg in (more, enlarged, mirrored)] == [False, False, True]
-    assert [cfg.train.lr for cfg in (more, enlarged, mirrored)] == [0.0006, 0.0005, 0.0002]
+    assert [cfg.model.mirrored for cfg in (more, enlarged, mirrored, longer, last)] == [False, False, True, True, True]
+    rates = [cfg.train.lr for cfg in (more, enlarged, mirrored, longer, last)]
+    assert rates == [0.0006, 0.0005, 0.0002, 0.0006, 0.00015]
+    assert mirrored.augment.rotation > longer.augment.rotation > last.augment.rotation
     written = {command[0]: [] for command in commands}
     for command in commands:
         if "-o" in command:
             written[command[0]].append(command[command.index("-o") + 1])
-    predictions = [cfg.train.predictions for cfg in (distilled, refined, more)]
+    predictions = [cfg.train.predictions for cfg in (distilled, refined, more, longer)]
     assert predictions == written["recipes/predict_targets.py"]
-    black, hard, more_aaf, women = written["recipes/repeat_rows.py"]
+    black, hard, more_aaf, women, older, older_utkface = written["recipes/repeat_rows.py"]
     assert refined.data.db == [*all_.data.db[:1], *all_.data.db, black]
     expected = ["utkface", "utkface", more_aaf, "fairface", hard, women]
     assert more.data.db == enlarged.data.db == expected
     assert mirrored.data.db == [black if db == hard else db for db in expected]
+    assert longer.data.db == last.data.db == [older_utkface, older_utkface, more_aaf, "fairface", older, women]
+    assert last.train.predictions == longer.train.predictions
     assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions
-    assert "checkpoints/mirrored/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
+    assert "checkpoints/last/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
     assert "--int8" in commands[-1]
 
 
