@@ -5,7 +5,7 @@
     python benchmarks/train_on_cpu.py model.model_name=MobileNet train.mixed_precision=true
 
 Runs `benchmarks/train_step.py`, with the keys given, in a process for each way to train, one after the other: images
-per second end to end, and ratios to TensorFlow. With `--rounds` each way runs several times; the best round counts.
+per second end to end, and ratios to TensorFlow.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from src.cli import ROOT, JobError, Parser, run
 STEP = str(ROOT / "benchmarks/train_step.py")
 RECIPE = f"""
 import runpy, sys
-sys.path.insert(0, {str(ROOT)!r})
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "benchmarks")!r}]
 from recipes import train_on_cpu
 train_on_cpu.keep_freed_memory()
 train_on_cpu.replace()
@@ -41,7 +41,7 @@ def measure(way: str, arguments: list[str]) -> float:
     environment = os.environ | {"KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run([sys.executable, *script, *arguments], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise JobError(f"{way}: {done.stderr.strip().splitlines()[-1]}")
+        raise JobError(f"{way} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return float(done.stdout.splitlines()[-1].split()[2])
 
 
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys of train.py")
     parser.add_argument("--steps", type=int, default=20, help="steps per epoch")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, choices=range(1, 10), help="the best one counts")
     return parser.parse_args()
 
 

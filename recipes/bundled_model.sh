@@ -39,11 +39,11 @@ settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 trai
 further=(model.frozen=0.2 model.dropout=0.1 train.mixed_precision=true train.warmup_epochs=0.15
   augment.crop_jitter_probability=0.8 augment.crop_jitter_shift=0.08 augment.crop_jitter_scale=0.12)
 
-weaker=(augment.rotation=12 augment.scale=0.1 augment.erasing_probability=0.15 augment.colour_cast_probability=0.3
+weaker_augmentation=(augment.rotation=12 augment.scale=0.1 augment.erasing_probability=0.15 augment.colour_cast_probability=0.3
   augment.colour_cast=0.25 augment.gamma_probability=0.3 'augment.gamma=[0.5,2.5]' augment.blur_probability=0.1
   augment.low_resolution_probability=0.12 augment.jpeg_probability=0.15)
 
-weakest=(augment.geometry_probability=0.6 augment.rotation=8 augment.scale=0.06 augment.erasing_probability=0.05
+weakest_augmentation=(augment.geometry_probability=0.6 augment.rotation=8 augment.scale=0.06 augment.erasing_probability=0.05
   augment.brightness_contrast_probability=0.3 augment.colour_cast_probability=0.15 augment.colour_cast=0.2
   augment.gamma_probability=0.15 'augment.gamma=[0.5,2.5]' augment.grey_probability=0.05 augment.blur_probability=0.05
   augment.motion_probability=0.02 augment.low_resolution_probability=0.08 augment.jpeg_probability=0.1)
@@ -77,8 +77,8 @@ distil() {
     train.checkpoint_dir=checkpoints/distilled
 }
 
-# FairFace as this project's detector sees it: its boxes are less exact than FairFace's own. Rows that are
-# predicted worst are repeated.
+# FairFace as this project's detector sees it: its boxes are less exact than FairFace's own. Rows of all tables that
+# are predicted worst are repeated.
 boxes() {
   "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 1000}
   local people="ethnicity == 'Black'"
@@ -88,7 +88,7 @@ boxes() {
   "$python" recipes/repeat_rows.py data/lfw_faces/faces.csv -o $women --where "genders == 0"
   local woman="genders == 0"
   "$python" recipes/repeat_rows.py $hard -o $older --where "$woman and age_min >= 50" "$woman and age_min >= 60"
-  "$python" create_db_utkface.py -i data/UTKFace -o data/UTKFace/utkface.csv
+  cp meta/utkface.csv data/UTKFace/utkface.csv  # a table lies beside its images
   "$python" recipes/repeat_rows.py data/UTKFace/utkface.csv -o $older_utkface --where "$woman and ages >= 60"
 }
 
@@ -117,14 +117,14 @@ enlarge() {
     train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=750 train.seed=23 train.checkpoint_dir=checkpoints/mirrored
 }
 
-# Longer, with weaker changes of the images and with older women, who are taken for men more often.
+# Longer, with weaker augmentation and with older women, who are taken for men more often.
 lengthen() {
   predict_with checkpoints/predictions4.npz "$(newest enlarged)" "$(newest refined)" "$(newest distilled)" $before
   local db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women]"
-  run "$db" "${settings[@]}" "${further[@]}" "${weaker[@]}" model.img_size=192 model.mirrored=true \
+  run "$db" "${settings[@]}" "${further[@]}" "${weaker_augmentation[@]}" model.img_size=192 model.mirrored=true \
     model.weights="$(newest mirrored)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
     train.epochs=5 train.steps_per_epoch=2040 train.seed=31 train.checkpoint_dir=checkpoints/longer
-  run "$db" "${settings[@]}" "${further[@]}" "${weakest[@]}" model.img_size=192 model.mirrored=true \
+  run "$db" "${settings[@]}" "${further[@]}" "${weakest_augmentation[@]}" model.img_size=192 model.mirrored=true \
     model.weights="$(newest longer)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
     train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1350 train.seed=33 train.checkpoint_dir=checkpoints/last
 }

@@ -43,7 +43,7 @@ def repeat_rows(path: Path, conditions: list[str]) -> pd.DataFrame:
     """Return the rows of a table, followed by those that meet each condition; all cells are text.
 
     Raises:
-        UserError: the file is no label table, a condition is invalid for it, or no row meets one.
+        UserError: the file is no label table, a condition is invalid for it, or no training row meets one.
     """
     cells = read_cells(path, lambda header: ["img_paths", "split"])
     table = cells.apply(to_numbers)

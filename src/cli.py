@@ -29,6 +29,8 @@ THRESHOLD = -0.5
 MARGIN = 0.4
 """Margin of face crops where nothing says another one: that of IMDB-WIKI, APPA-REAL and the original's models."""
 MAX_MARGIN = 2.0
+MAX_TABLE_MARGIN = 10.0
+"""Maximum margin in tables and weight files; more is a mistake (per cent, say)."""
 MAX_CROP_SIDE = 512
 """Maximum side of the crops of `crop_faces.py`, unless it is told another one, pixels."""
 

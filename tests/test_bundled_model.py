@@ -24,6 +24,9 @@ def commands(tmp_path) -> list[list[str]]:
     """What the recipe runs, in a copy of its folder with an interpreter that only takes notes."""
     (tmp_path / "recipes").mkdir()
     (tmp_path / "pretrained_models").mkdir()
+    for table in ("meta/utkface.csv", "data/UTKFace/utkface.csv"):
+        (tmp_path / table).parent.mkdir(parents=True)
+        (tmp_path / table).touch()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
     for run in ("heads", "all", "distilled", "refined", "more", "enlarged", "mirrored", "longer", "last"):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
@@ -51,9 +54,7 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
         "recipes/detected_boxes.py",
-        *5 * ["recipes/repeat_rows.py"],
-        "create_db_utkface.py",
-        "recipes/repeat_rows.py",
+        *6 * ["recipes/repeat_rows.py"],
         "recipes/predict_targets.py",
         "recipes/train_on_cpu.py",
         "recipes/predict_targets.py",
@@ -87,6 +88,8 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert more.data.db == enlarged.data.db == expected
     assert mirrored.data.db == [black if db == hard else db for db in expected]
     assert longer.data.db == last.data.db == [older_utkface, older_utkface, more_aaf, "fairface", older, women]
+    assert longer.model.weights.startswith("checkpoints/mirrored/")
+    assert last.model.weights.startswith("checkpoints/longer/")
     assert last.train.predictions == longer.train.predictions
     assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions
     assert "checkpoints/last/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.cli import UserError
+from src.cli import MAX_TABLE_MARGIN, UserError
 from src.datasets.splits import SPLITS
 from src.files import RowWriter, write_whole
 from src.images import BOX_COLUMNS
@@ -29,8 +29,6 @@ KNOWN_COLUMNS = frozenset([*COLUMNS, *AGE_RANGE_COLUMNS, "split", "margin", "eth
 """All columns that this module's header names."""
 MAX_YEARS = 150
 """A larger number in a column of ages is a mistake (a year of birth, say) and no age above 100."""
-MAX_MARGIN = 10
-"""A larger margin is a mistake (per cent, say), and no weight file may have it."""
 
 SEPARATOR_LINE = re.compile(r'"?sep=(.)', re.IGNORECASE)
 """What Excel writes and reads as the first line to name the separator."""
@@ -87,8 +85,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         require_cells(splits.isin([*SPLITS, ""]), cells["split"], path, f"{', '.join(SPLITS)} or empty")
         table["split"] = splits
     if "margin" in cells:
-        margins = f"a number from 0 to {MAX_MARGIN} (face widths) or empty"
-        table["margin"] = _numbers(cells, "margin", path, margins, lambda margin: margin.between(0, MAX_MARGIN))
+        margins = f"a number from 0 to {MAX_TABLE_MARGIN:g} (face widths) or empty"
+        table["margin"] = _numbers(cells, "margin", path, margins, lambda margin: margin.between(0, MAX_TABLE_MARGIN))
     if "ethnicity" in cells:
         table["ethnicity"] = cells["ethnicity"].map(_as_text)
     if set(BOX_COLUMNS) <= set(cells):

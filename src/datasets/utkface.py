@@ -58,20 +58,24 @@ def ethnicities(paths: Iterable[str]) -> list[str]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List the files below `folder`, sorted, except hidden ones; linked folders are followed, each folder once."""
-    files, searched = [], {os.path.realpath(folder)}
+    """List the files below `folder`, sorted, except hidden ones; linked folders are followed, each folder once.
 
-    def is_new(path: str) -> bool:
-        new = os.path.realpath(path) not in searched
-        searched.add(os.path.realpath(path))
-        return new
+    Links come last, so that folders keep their own names.
+    """
+    files, searched, waiting = [], set(), [os.fspath(folder)]
 
     def warn(error: OSError) -> None:
         warn_skipped(error.filename, error.strerror)
 
-    for place, folders, names in os.walk(folder, onerror=warn, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "." and is_new(os.path.join(place, name))]
-        files += [Path(place, name) for name in names if name[0] != "."]
+    while waiting:
+        for place, folders, names in os.walk(waiting.pop(0), onerror=warn):
+            if os.path.realpath(place) in searched:
+                folders.clear()
+                continue
+            searched.add(os.path.realpath(place))
+            folders[:] = [name for name in folders if name[0] != "."]
+            waiting += filter(os.path.islink, (os.path.join(place, name) for name in folders))
+            files += [Path(place, name) for name in names if name[0] != "."]
     return sorted(path for path in files if path.is_file())
 
 

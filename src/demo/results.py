@@ -132,7 +132,7 @@ class Results:
     def _choose_one(
         self, new: Result, files: Callable[[str], list[str]], known: dict[str, Result], taken: set[str]
     ) -> Result:
-        for name in _numbered(new.source):
+        for name in numbered(new.source):
             old = known.get(name)
             if old and new.size >= 0 and (old.source, old.is_video) == (new.source, new.is_video):
                 unchanged = (old.size, old.changed) == (new.size, new.changed)  # a folder that moved counts as the same
@@ -160,7 +160,7 @@ def root_hash(root: str | Path) -> str:
     return hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _numbered(name: str) -> Iterable[str]:
+def numbered(name: str) -> Iterable[str]:
     """Yield `a.jpg`, `a~2.jpg`, `a~3.jpg`, ..."""
     yield name
     stem, ending = os.path.splitext(name)

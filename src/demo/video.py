@@ -1,5 +1,6 @@
 """The demo over a video into files: one annotated video and the predictions of every frame."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from src.cli import JobError, Progress, UserError
 from src.demo.drawing import draw_predictions
 from src.demo.folder import find_done, has_other_options
 from src.demo.prediction_files import PredictionFiles
-from src.demo.results import RECORDING, Result, Results, root_hash
+from src.demo.results import RECORDING, Result, Results, numbered, root_hash
 from src.demo.sources import Frame, Source
 from src.demo.tracking import Tracker
 from src.demo.video_writer import VideoFile
@@ -83,17 +84,28 @@ def choose_result(results: Results, source: Source, root: str) -> Result:
     return results.choose([(source.result_name, stamp)], root, files)[0]
 
 
-def choose_partial(results: Results, result: Result) -> Path:
-    """Choose the file of a video that is not done to its end: no file of the user's or of another source."""
-    name, root = f"{Path(result.file).stem}.partial.mp4", root_hash(f"partial {result.file}")
-    return results.folder / results.choose([(name, (0, 0))], root, lambda name: [name])[0].file
+def choose_partial(folder: Path, file: str, note: Path) -> Path:
+    """Choose the file of a video that is not done to its end: that of an earlier stopped run, or a free name.
+
+    Args:
+        folder: The output folder.
+        file: Name of the annotated video.
+        note: Holds the name until the video is done; without it no such file is this project's.
+    """
+    if note.exists() and (path := folder / os.fsdecode(note.read_bytes())).exists():
+        return path
+    names = numbered(f"{Path(file).stem}.partial.mp4")
+    path = next(path for path in (folder / name for name in names) if not os.path.lexists(path))
+    note.write_bytes(os.fsencode(path.name))
+    return path
 
 
 def _write(source: Source, results: Results, result: Result, predictor: Predictor, with_json: bool) -> VideoSummary:
     summary, tracker, video = VideoSummary(), Tracker(), source.input
     path = results.folder / result.file
-    stopped = path if source.live else choose_partial(results, result)
     part = results.state / f"{root_hash(result.file)}.mp4"
+    note = part.with_suffix(".partial")
+    stopped = path if source.live else choose_partial(results.folder, result.file, note)
     frames: dict[str, Frame] = {}
 
     def items() -> Iterator[tuple[str, object]]:
@@ -118,6 +130,7 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
             raise JobError(f"{source.describe_damage()}; the annotated ones are in {stopped}")
     if stopped != path:
         stopped.unlink(missing_ok=True)
+        note.unlink()
     with results.lock:
         results.finish(result, summary.rows)
     return summary

@@ -44,8 +44,8 @@ def evaluate(
     Raises:
         UserError: no such table, no row in this split, or none with a label; the weights need a wider margin than the
             images have.
-        JobError: no image got a prediction.
-        OSError: the output cannot be written; the lines of the report are printed then.
+        JobError: no image got a prediction, or `output_dir` cannot be written.
+        OSError: a file in it cannot be written; the lines of the report are printed before.
     """
     table = select_split(datasets.load_table(db, image_dir, only=split), split, db)
     require_labels(table, f"{db}, {split}")

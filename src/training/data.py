@@ -25,8 +25,8 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
     Of several processes each gets its share of every batch.
 
     Returns:
-        The batches of both parts, the margin, and a fingerprint of what they learn: it changes with labels, margins and
-        predictions, but not where the images lie or which of them cannot be read.
+        The batches of both parts, the margin, and a fingerprint of what is learned: it changes with the rows, their
+        labels and margins, and the predictions, but not with the folder of the images.
 
     Raises:
         UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
@@ -40,7 +40,7 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
     fingerprint = hash_labels(parts, margin, cfg.train.predictions)
-    group.require_same(fingerprint, "labels, margins or predictions of the images")
+    group.require_same(fingerprint, "rows, labels, margins or predictions")
     parts = {split: drop_and_report(part, split, group) for split, part in parts.items()}
     ranges, workers = has_ranges(table), cfg.train.workers
     common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)

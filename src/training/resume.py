@@ -28,7 +28,7 @@ class RunState:
     config: dict  # the resolved configuration, to compare with when the run is resumed
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of each finished epoch
     id: str = ""  # tells the run from every other, deleted ones included
-    data: str = ""  # fingerprint of the data, see `data.make_sequences`; "" in files of older versions
+    fingerprint: str = ""  # of the data, see `data.make_sequences`; "" in files of older versions
 
     def __post_init__(self):
         self.kept = self.epochs  # finished epochs that the resume file holds; not written to it
@@ -44,14 +44,14 @@ class RunState:
         finite = [row for row in self.history if np.isfinite(row[MONITOR])]
         return int(min(finite, key=lambda row: row[MONITOR])["epoch"]) if finite else None
 
-    def require_data(self, fingerprint: str) -> None:
+    def require_same_data(self, fingerprint: str) -> None:
         """Note the data of the run; raise `UserError` if they are not those that it began with."""
-        if self.data not in ("", fingerprint):
+        if self.fingerprint not in ("", fingerprint):
             raise UserError(
-                "the labels, margins or predictions of the images must be those that the run began with, got others; "
-                "restore them, or start a new run with train.resume=false"
+                "rows, labels, margins and predictions must be those that the run began with, got others (a missing "
+                "image is a missing row); restore them, or start a new run with train.resume=false"
             )
-        self.data = fingerprint
+        self.fingerprint = fingerprint
 
     def has_stopped_early(self, patience: int | None) -> bool:
         """Tell whether the last `patience` epochs brought no better validation loss; `train.early_stopping`."""

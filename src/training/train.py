@@ -90,7 +90,7 @@ def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
         found = resume_run(folder, stem, config, wanted, *ends) if wanted else None
         run, state = found or begin_run(folder, stem, config)
         taken.append(run)
-        return json.dumps([run.name, state.history, state.id, state.data])
+        return json.dumps([run.name, state.history, state.id, state.fingerprint])
 
     name, *state = json.loads(group.text_from_first(take))
     return (taken or [Run(folder, name)])[0], RunState(config, *state)
@@ -113,7 +113,7 @@ def _train(cfg: Config, group: Group, run: Run, state: RunState) -> keras.callba
         return _history(keras.callbacks.History(), state)
     keras.mixed_precision.set_global_policy(precision_policy(cfg.train.mixed_precision))
     training, validation, margin, fingerprint = make_sequences(cfg, group)
-    state.require_data(fingerprint)
+    state.require_same_data(fingerprint)
     model = make_model(cfg, len(training), state.epochs > 0, group, training.has_ranges, training.heads)
     average = WeightAverage(model, cfg.train.ema) if cfg.train.ema else None
     resume_file = ResumeFile(run.resume, model, average, group)

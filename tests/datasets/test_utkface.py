@@ -148,6 +148,7 @@ def test_linked_folders_are_searched_once(tmp_path):
         write(tmp_path / Path(path).parent, Path(path).name, len(path))
     (tmp_path / "utk" / "part2").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "utk")
+    (tmp_path / "utk" / "a").symlink_to("part1")  # the folder keeps its name
     files = [path.relative_to(tmp_path / "utk").as_posix() for path in utkface.list_files(tmp_path / "utk")]
     assert files == ["part1/5_0_0_1.jpg", "part2/6_0_0_1.jpg"]
 

@@ -192,6 +192,17 @@ def test_a_stopped_video_replaces_no_other_file(tmp_path, output, monkeypatch):
     run(path, output)
     assert (output / "talk.partial.mp4").read_text() == "mine"
     assert files(output) == ["predictions.csv", "talk.mp4", "talk.partial.mp4"]
+    run(path, output)
+    assert (output / "talk.partial.mp4").read_text() == "mine"
+
+
+def test_a_file_that_came_after_a_complete_run_is_not_ours(tmp_path, output, monkeypatch):
+    path = write_video(tmp_path / "talk.mkv")
+    run(path, output)
+    (output / "talk.partial.mp4").write_text("mine")
+    run_and_stop(path, output, monkeypatch)
+    assert (output / "talk.partial.mp4").read_text() == "mine"
+    assert (output / "talk.partial~2.mp4").exists()
 
 
 @pytest.mark.parametrize("name", ["talk.mp4", "talk.mkv"])

@@ -117,11 +117,11 @@ def test_a_run_that_ended_early_is_finished(tmp_path, finished):
 
 def test_other_data_are_refused():
     state = RunState({})
-    state.require_data("a")  # a state of an older version knows none
-    assert state.data == "a"
-    state.require_data("a")
-    with pytest.raises(UserError, match="the labels, margins or predictions of the images must be those that the run"):
-        state.require_data("b")
+    state.require_same_data("a")  # a state of an older version knows none
+    assert state.fingerprint == "a"
+    state.require_same_data("a")
+    with pytest.raises(UserError, match="rows, labels, margins and predictions must be those that the run"):
+        state.require_same_data("b")
 
 
 def test_a_run_in_progress_is_not_resumed(tmp_path, finished):

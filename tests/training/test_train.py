@@ -304,7 +304,7 @@ def test_resume_refuses_other_labels(tiny_network, compose, training_overrides, 
     (file,) = folder.glob("*.hdf5")
     assert weights.identify(file).data == "顔\\u3000写真.csv"
     table.write_text(table.read_text().replace("\n0,", "\n1,", 1))
-    with pytest.raises(UserError, match="the labels, margins or predictions of the images must be those"):
+    with pytest.raises(UserError, match="rows, labels, margins and predictions must be those"):
         train(compose(*overrides, "train.epochs=2", "train.resume=true"))
 
 

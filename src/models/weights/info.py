@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from src.cli import UserError, one_line, printable
+from src.cli import MAX_TABLE_MARGIN, UserError, one_line, printable
 from src.labels import GENDERS, HEADS
 
 ATTRIBUTE = "age_gender"
@@ -107,7 +107,7 @@ def check_info(info: WeightsInfo) -> None:
     texts = ("model_name", "data", "run", "label", "version")
     checks = {name: is_text(getattr(info, name)) for name in texts} | {
         "img_size": type(info.img_size) is int,
-        "margin": is_number(info.margin) and 0 <= info.margin <= 10,
+        "margin": is_number(info.margin) and 0 <= info.margin <= MAX_TABLE_MARGIN,
         "colour": info.colour in ("RGB", "BGR"),
         "gender_order": info.gender_order in (GENDERS, GENDERS[::-1]),
         "age_decoding": info.age_decoding == "expectation",
