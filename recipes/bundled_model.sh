@@ -80,7 +80,7 @@ distil() {
 # FairFace as this project's detector sees it: its boxes are less exact than FairFace's own. Rows of all tables that
 # are predicted worst are repeated.
 boxes() {
-  "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 1000}
+  "$python" recipes/detected_boxes.py -o $detected --db fairface ${overrides[@]+--limit 3000}
   local people="ethnicity == 'Black'"
   "$python" recipes/repeat_rows.py $detected -o $black --where "$people"
   "$python" recipes/repeat_rows.py $detected -o $hard --where "$people" "$people" "age_min in (3, 10)"
