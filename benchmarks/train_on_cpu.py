@@ -20,12 +20,10 @@ from src.cli import ROOT, JobError, Parser, run
 
 STEP = str(ROOT / "benchmarks/train_step.py")
 RECIPE = f"""
-import runpy, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "benchmarks")!r}]
+import pathlib, sys
+sys.path.insert(0, {str(ROOT)!r})
 from recipes import train_on_cpu
-train_on_cpu.keep_freed_memory()
-train_on_cpu.replace()
-runpy.run_path({STEP!r}, run_name="__main__")
+train_on_cpu.run(pathlib.Path({STEP!r}))
 """
 WAYS = {
     "TensorFlow": ("tensorflow", [STEP]),

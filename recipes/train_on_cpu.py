@@ -78,8 +78,13 @@ def replace() -> None:
     keras.layers.BatchNormalization.call = batch_norm
 
 
-if __name__ == "__main__":
+def run(script: Path) -> None:
+    """Run a script with all of this, as Python runs it."""
     keep_freed_memory()
     replace()
-    sys.path.insert(0, str(ROOT))
-    runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")
+
+
+if __name__ == "__main__":
+    run(ROOT / "train.py")

@@ -130,7 +130,7 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
             raise JobError(f"{source.describe_damage()}; the annotated ones are in {stopped}")
     if stopped != path:
         stopped.unlink(missing_ok=True)
-        note.unlink()
+        note.unlink(missing_ok=True)
     with results.lock:
         results.finish(result, summary.rows)
     return summary

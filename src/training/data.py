@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -12,7 +13,7 @@ import pandas as pd
 from src import cli, datasets, images
 from src.cli import JobError, Progress, UserError
 from src.files import file_sha256, map_ahead
-from src.labels import AGE_CLASSES, AGE_RANGE_COLUMNS, GENDERS, HEADS
+from src.labels import AGE_CLASSES, GENDERS, HEADS
 from src.training.config import Config, TargetConfig
 from src.training.distributed import ALONE, Group
 from src.training.generator import BatchSettings, ImageSequence
@@ -39,7 +40,7 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
             raise UserError(f"the {split} part of {', '.join(table_names(cfg))} has no images; add rows")
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
-    fingerprint = hash_labels(parts, margin, cfg.train.predictions)
+    fingerprint = hash_rows(parts, margin, cfg.train.predictions)
     group.require_same(fingerprint, "rows, labels, margins or predictions")
     parts = {split: drop_and_report(part, split, group) for split, part in parts.items()}
     ranges, workers = has_ranges(table), cfg.train.workers
@@ -56,14 +57,14 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
     return training, validation, margin, fingerprint
 
 
-def hash_labels(parts: Mapping[str, pd.DataFrame], margin: float, predictions: str | None) -> str:
-    """Hash the labels of each part in their order, the margin, and the file of predictions."""
+def hash_rows(parts: Mapping[str, pd.DataFrame], margin: float, predictions: str | None) -> str:
+    """Hash the rows of each part in their order (names, labels, margins, boxes), the margin, and the predictions."""
     digest = hashlib.sha256(f"{margin:g} {predictions and file_sha256(predictions)}".encode())
     for split, part in parts.items():
-        digest.update(split.encode())
-        for column in ("gender", "age", *AGE_RANGE_COLUMNS, "margin"):
-            if column in part:
-                digest.update(part[column].to_numpy(np.float64).tobytes())
+        numbers = part.select_dtypes("number")
+        digest.update(f"{split} {list(numbers)}".encode())
+        digest.update(os.fsencode("\n".join(map(os.path.basename, part["path"]))))
+        digest.update(numbers.to_numpy(np.float64, na_value=np.nan).tobytes())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from record_epochs import CASES, make_table, record_epochs
 from src import images
 from src.cli import ROOT, JobError, UserError
 from src.training.config import AugmentConfig, TargetConfig
-from src.training.data import drop_and_report, drop_unreadable, read_predictions
+from src.training.data import drop_and_report, drop_unreadable, hash_rows, read_predictions
 from src.training.distributed import ALONE, Group
 from tests.training.test_batches import equal, make_maker
 
@@ -158,6 +158,21 @@ def test_a_process_without_a_readable_image_of_its_own_goes_on(table_of_files, m
     monkeypatch.setattr(Group, "sum", lambda self, counts: counts + np.array([1, 0], np.int32))  # the other's
     kept = drop_and_report(part, "val", Group(processes=2, process_id=1))
     assert kept["age"].tolist() == [0]
+
+
+def test_the_fingerprint_of_rows():
+    table = make_table(2).assign(path=["a/1.jpg", "a/2.jpg"], left=[1.0, np.nan])
+    before = hash_rows({"train": table}, 0.4, None)
+    assert hash_rows({"train": table.assign(path=["b/c/1.jpg", "b/c/2.jpg"])}, 0.4, None) == before
+    changes = [
+        {"path": ["a/2.jpg", "a/1.jpg"]},
+        {"age": table["age"] + 1},
+        {"left": [2.0, np.nan]},
+        {"margin": table["margin"] / 2},
+    ]
+    others = {hash_rows({"train": table.assign(**change)}, 0.4, None) for change in changes}
+    others |= {hash_rows({"val": table}, 0.4, None), hash_rows({"train": table}, 0.3, None)}
+    assert len(others | {before}) == 7
 
 
 def test_images_inside_the_table_need_no_check():
