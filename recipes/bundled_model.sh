@@ -2,11 +2,13 @@
 # Train the bundled model anew; pretrained_models/README.md says what came of it.
 #
 # Before: the data below data/, as docs/data.md says: UTKFace, All-Age-Faces, FairFace (train/, val/ and their label
-# files), and LFW as recipes/lfw_labels.py says; the whole history of this repository (no shallow clone); and
+# files), LFW as recipes/lfw_labels.py says, FIW, MTFL, FGNET, TSKinFace and LAG as recipes/gender_tables.py says; the
+# whole history of this repository (no shallow clone); and
 #     pip install torch -r requirements-export.txt
 #
 #     recipes/bundled_model.sh          # all steps
-#     recipes/bundled_model.sh train    # or some: tables start train predict distil boxes refine enlarge lengthen bundle
+#     recipes/bundled_model.sh train    # or some, in this order: tables start train predict distil boxes refine enlarge
+#                                       # lengthen widen bundle
 #     OVERRIDES="train.epochs=1 train.steps_per_epoch=2" recipes/bundled_model.sh   # does every step work?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -133,9 +135,32 @@ run() {
   "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
+# With the genders of more people, many of them children, with hats or turned away.
+widen() {
+  local dataset db
+  for dataset in fiw=FIW mtfl=MTFL fgnet=FGNET tskinface=TSKinFace/TSKinFace_source lag=LAG; do
+    "$python" recipes/gender_tables.py "${dataset%=*}" "data/${dataset#*=}" -o "data/${dataset%=*}.csv"
+  done
+  for dataset in mtfl fgnet tskinface; do
+    "$python" recipes/detected_boxes.py -o data/${dataset}_boxes.csv --db data/$dataset.csv ${overrides[@]+--limit 100}
+  done
+  db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women,data/fiw.csv,data/mtfl.csv"
+  db+=",data/mtfl_boxes.csv"
+  for dataset in fgnet_boxes tskinface_boxes lag; do
+    db+=",data/$dataset.csv,data/$dataset.csv"
+  done
+  db+="]"
+  run "$db" "${settings[@]}" "${further[@]}" "${weaker_augmentation[@]}" model.img_size=192 model.mirrored=true \
+    model.weights="$(newest last)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
+    train.epochs=4 train.steps_per_epoch=1750 train.seed=41 train.checkpoint_dir=checkpoints/wider
+  run "$db" "${settings[@]}" "${further[@]}" "${weakest_augmentation[@]}" model.img_size=192 model.mirrored=true \
+    model.weights="$(newest wider)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
+    train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1300 train.seed=42 train.checkpoint_dir=checkpoints/final
+}
+
 bundle() {
   local bundled=pretrained_models/MobileNet_192 best
-  best="$(newest last)"
+  best="$(newest final)"
   "$python" export.py --format onnx --weight_file "$best" -o $bundled.onnx --int8 utkface $aaf fairface
   cp "$best" $bundled.hdf5
 }
@@ -146,7 +171,7 @@ newest() {
 }
 
 steps=("$@")
-[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine enlarge lengthen bundle)
+[ $# -gt 0 ] || steps=(tables start train predict distil boxes refine enlarge lengthen widen bundle)
 for step in "${steps[@]}"; do
   "$step"
 done

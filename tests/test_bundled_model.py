@@ -28,7 +28,19 @@ def commands(tmp_path) -> list[list[str]]:
         (tmp_path / table).parent.mkdir(parents=True)
         (tmp_path / table).touch()
     shutil.copy(ROOT / "recipes" / "bundled_model.sh", tmp_path / "recipes")
-    for run in ("heads", "all", "distilled", "refined", "more", "enlarged", "mirrored", "longer", "last"):
+    for run in (
+        "heads",
+        "all",
+        "distilled",
+        "refined",
+        "more",
+        "enlarged",
+        "mirrored",
+        "longer",
+        "last",
+        "wider",
+        "final",
+    ):
         (tmp_path / "checkpoints" / run).mkdir(parents=True)
         (tmp_path / "checkpoints" / run / "MobileNet_160_weights.01-1.00.hdf5").touch()
     stub, log = tmp_path / "python", tmp_path / "log"
@@ -61,20 +73,24 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
         *3 * ["recipes/train_on_cpu.py"],
         "recipes/predict_targets.py",
         *2 * ["recipes/train_on_cpu.py"],
+        *5 * ["recipes/gender_tables.py"],
+        *3 * ["recipes/detected_boxes.py"],
+        *2 * ["recipes/train_on_cpu.py"],
         "export.py",
     ]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py"]
-    _, all_, distilled, refined, more, enlarged, mirrored, longer, last = trainings
+    _, all_, distilled, refined, more, enlarged, mirrored, longer, last, wider, final = trainings
     assert all_.data.db == ["utkface", *3 * ["data/aaf_faces/faces.csv"], "fairface"]
     assert sorted(set(distilled.data.db)) == sorted(set(all_.data.db))
-    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176, 176, 208, 192, 192, 192]
-    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, *6 * [0.2]]
-    assert [cfg.train.age_loss_weight for cfg in trainings] == 9 * [0.35]
+    assert [cfg.model.img_size for cfg in trainings] == [160, 160, 160, 176, 176, 208, *5 * [192]]
+    assert [cfg.model.frozen for cfg in trainings] == [0.96, 0.2, 0.3, *8 * [0.2]]
+    assert [cfg.train.age_loss_weight for cfg in trainings] == 11 * [0.35]
+    last_five = trainings[-5:]
     assert distilled.model.mirrored
     assert refined.model.mirrored
-    assert [cfg.model.mirrored for cfg in (more, enlarged, mirrored, longer, last)] == [False, False, True, True, True]
-    rates = [cfg.train.lr for cfg in (more, enlarged, mirrored, longer, last)]
-    assert rates == [0.0006, 0.0005, 0.0002, 0.0006, 0.00015]
+    assert [cfg.model.mirrored for cfg in (more, enlarged, *last_five)] == [False, False, *5 * [True]]
+    rates = [cfg.train.lr for cfg in (more, enlarged, *last_five)]
+    assert rates == [0.0006, 0.0005, 0.0002, 0.0006, 0.00015, 0.0006, 0.00015]
     assert mirrored.augment.rotation > longer.augment.rotation > last.augment.rotation
     written = {command[0]: [] for command in commands}
     for command in commands:
@@ -90,9 +106,15 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert longer.data.db == last.data.db == [older_utkface, older_utkface, more_aaf, "fairface", older, women]
     assert longer.model.weights.startswith("checkpoints/mirrored/")
     assert last.model.weights.startswith("checkpoints/longer/")
-    assert last.train.predictions == longer.train.predictions
+    assert wider.data.db == final.data.db
+    fiw, mtfl, _, _, lag = written["recipes/gender_tables.py"]
+    _, mtfl_boxes, fgnet, tskinface = written["recipes/detected_boxes.py"]
+    assert wider.data.db == [*longer.data.db, fiw, mtfl, mtfl_boxes, fgnet, fgnet, tskinface, tskinface, lag, lag]
+    assert wider.model.weights.startswith("checkpoints/last/")
+    assert final.model.weights.startswith("checkpoints/wider/")
+    assert {cfg.train.predictions for cfg in (last, wider, final)} == {longer.train.predictions}
     assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions
-    assert "checkpoints/last/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
+    assert "checkpoints/final/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
     assert "--int8" in commands[-1]
 
 
