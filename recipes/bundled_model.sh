@@ -137,22 +137,18 @@ run() {
 
 # With the genders of more people, many of them children, with hats or turned away.
 widen() {
-  local dataset db
+  local dataset children=data/fgnet_boxes.csv,data/tskinface_boxes.csv,data/lag.csv
   for dataset in fiw=FIW mtfl=MTFL fgnet=FGNET tskinface=TSKinFace/TSKinFace_source lag=LAG; do
     "$python" recipes/gender_tables.py "${dataset%=*}" "data/${dataset#*=}" -o "data/${dataset%=*}.csv"
   done
   for dataset in mtfl fgnet tskinface; do
     "$python" recipes/detected_boxes.py -o data/${dataset}_boxes.csv --db data/$dataset.csv ${overrides[@]+--limit 100}
   done
-  db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women,data/fiw.csv,data/mtfl.csv"
-  db+=",data/mtfl_boxes.csv"
-  for dataset in fgnet_boxes tskinface_boxes lag; do
-    db+=",data/$dataset.csv,data/$dataset.csv"
-  done
-  db+="]"
+  local db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women,data/fiw.csv"
+  db+=",data/mtfl.csv,data/mtfl_boxes.csv,$children,$children]"
   run "$db" "${settings[@]}" "${further[@]}" "${weaker_augmentation[@]}" model.img_size=192 model.mirrored=true \
     model.weights="$(newest last)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
-    train.epochs=4 train.steps_per_epoch=1750 train.seed=41 train.checkpoint_dir=checkpoints/wider
+    train.epochs=5 train.steps_per_epoch=1750 train.seed=41 train.checkpoint_dir=checkpoints/wider
   run "$db" "${settings[@]}" "${further[@]}" "${weakest_augmentation[@]}" model.img_size=192 model.mirrored=true \
     model.weights="$(newest wider)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
     train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1300 train.seed=42 train.checkpoint_dir=checkpoints/final

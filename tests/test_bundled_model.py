@@ -109,7 +109,7 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert wider.data.db == final.data.db
     fiw, mtfl, _, _, lag = written["recipes/gender_tables.py"]
     _, mtfl_boxes, fgnet, tskinface = written["recipes/detected_boxes.py"]
-    assert wider.data.db == [*longer.data.db, fiw, mtfl, mtfl_boxes, fgnet, fgnet, tskinface, tskinface, lag, lag]
+    assert wider.data.db == [*longer.data.db, fiw, mtfl, mtfl_boxes, *2 * [fgnet, tskinface, lag]]
     assert wider.model.weights.startswith("checkpoints/last/")
     assert final.model.weights.startswith("checkpoints/wider/")
     assert {cfg.train.predictions for cfg in (last, wider, final)} == {longer.train.predictions}
