@@ -8,12 +8,13 @@ The output folder holds
                      and those that a user has added
     not_used.csv     img_paths,reason,faces: the photos without a crop, `faces` is how many were found
     faces_before_1.csv   an older faces.csv with cells, filled in by hand, of photos that a later run did not find,
-                     could not read or found changed
+                     could not read or found changed; or one that became unreadable while a run cropped
     crop_faces.jsonl what is done (`crop_journal.py`)
 """
 
 import errno
 import itertools
+import logging
 import os
 import shutil
 from collections import Counter
@@ -54,6 +55,8 @@ from src.images import (
 FACES, NOT_USED = "faces.csv", "not_used.csv"
 UNREADABLE = "unreadable"
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class CropSettings:
@@ -73,9 +76,9 @@ def crop_folder(
     """Crop the faces of a folder of photos, on all cores; resume where an earlier run stopped.
 
     Without labels every face of every photo becomes a crop with empty cells, and cells of `faces.csv` that were
-    filled in since an earlier run stay. With labels only the photos of that table are used; where one has several
-    faces or none, it is reported and not used. Every row has a split: that of the labels, or by the content of the
-    photo, so that all of its faces stand on one side.
+    filled in since an earlier run, or while this one crops, stay. With labels only the photos of that table are used;
+    where one has several faces or none, it is reported and not used. Every row has a split: that of the labels, or by
+    the content of the photo, so that all of its faces stand on one side.
 
     Args:
         input_dir: Photos, in subfolders too.
@@ -106,6 +109,7 @@ def crop_folder(
         _crop_new(photos, journal, settings, unused, failed)
     finally:
         records = _current_records(photos, journal, unused)
+        filled_in, added = _read_again(filled_in, added, output_dir)
         labels_now, added_now = (table.drop(index=journal.outdated, errors="ignore") for table in (filled_in, added))
         faces = faces_table(photos, records, labels_now, added_now, settings.margin)
         not_used = not_used_table(records, unused)
@@ -179,6 +183,24 @@ def _check(input_dir: Path, output_dir: Path, settings: CropSettings) -> None:
         raise UserError(f"-o must be outside of {input_dir} or below it, got {output_dir}")
 
 
+def _read_again(filled_in: pd.DataFrame, added: pd.DataFrame, output_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the older table once more, as it may have been filled in meanwhile; if it cannot be read, copy it.
+
+    Args:
+        filled_in: Labels of the first reading, see `read_filled_in`.
+        added: Columns of a user of the first reading.
+
+    Returns:
+        The new reading, or the first one where there is none.
+    """
+    try:
+        if (output_dir / FACES).exists():
+            return read_filled_in(output_dir / FACES)
+    except UserError as error:
+        logger.warning(f"{error}; {_set_aside(output_dir)} is a copy, and the cells read at the start are kept")
+    return filled_in, added
+
+
 def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index, output_dir: Path) -> list[str]:
     """Copy the older table before it is replaced, if labels or cells of added columns do not stay."""
     texts = added.assign(ethnicity=filled_in["ethnicity"])
@@ -186,10 +208,15 @@ def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index,
     count = int(has_cells[~has_cells.index.isin(staying)].sum())
     if not count:
         return []
+    return [f"cells filled in for {count:,} crop(s) that are gone or changed: {_set_aside(output_dir)}"]
+
+
+def _set_aside(output_dir: Path) -> Path:
+    """Copy the older table to the first free `faces_before_N.csv`."""
     copies = (output_dir / f"faces_before_{number}.csv" for number in itertools.count(1))
     copy = next(path for path in copies if not path.exists())
     shutil.copyfile(output_dir / FACES, copy)
-    return [f"cells filled in for {count:,} crop(s) that are gone or changed: {copy}"]
+    return copy
 
 
 def _crop_new(

@@ -257,6 +257,57 @@ def test_labels_that_were_filled_in_with_a_spreadsheet_stay(tmp_path, stub_detec
     assert cells(tmp_path / "out")[["genders", "ages", "img_paths"]].values.tolist() == [["1", "20", "josé/ünï_0.jpg"]]
 
 
+def crop_while(edit, folder, monkeypatch):
+    """Crop `folder / "in"` into `folder / "out"` a second time; `edit` is called at the next photo."""
+
+    def crop(image, *arguments):
+        edit()
+        return cut_face(image, *arguments)
+
+    make_images(folder / "in", "new.jpg")
+    monkeypatch.setattr(cropping, "cut_face", crop)
+    return crop_folder(folder / "in", folder / "out")
+
+
+def test_labels_that_are_filled_in_meanwhile_stay(tmp_path, stub_detector, monkeypatch):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table = tmp_path / "out" / "faces.csv"
+    cells(tmp_path / "out").assign(ages=["20", ""]).to_csv(table, index=False)
+    edited = cells(tmp_path / "out").assign(genders=["1", "0"], ages=["21", "30"], Notes=["", "blurred"])
+    crop_while(lambda: edited.to_csv(table, index=False), tmp_path, monkeypatch)
+    columns = ["genders", "ages", "img_paths", "Notes"]
+    assert cells(tmp_path / "out")[columns].to_numpy().tolist() == [
+        ["1", "21", "a_0.jpg", ""],
+        ["0", "30", "b_0.jpg", "blurred"],
+        ["", "", "new_0.jpg", ""],
+    ]
+    assert not (tmp_path / "out" / "faces_before_1.csv").exists()
+
+
+def test_a_table_that_becomes_unreadable_meanwhile_is_copied(tmp_path, stub_detector, monkeypatch, caplog):
+    make_images(tmp_path / "in", "a.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table, copy = tmp_path / "out" / "faces.csv", tmp_path / "out" / "faces_before_1.csv"
+    cells(tmp_path / "out").assign(ages=["20"]).to_csv(table, index=False)
+    half = table.read_text().replace("20", "21,girl")
+    crop_while(lambda: table.write_text(half), tmp_path, monkeypatch)
+    assert cells(tmp_path / "out")["ages"].tolist() == ["20", ""]
+    assert copy.read_text() == half
+    (message,) = caplog.messages
+    assert message.startswith(f"{table} must have ")
+    assert message.endswith(f"; {copy} is a copy, and the cells read at the start are kept")
+
+
+def test_labels_stay_where_the_table_goes_meanwhile(tmp_path, stub_detector, monkeypatch):
+    make_images(tmp_path / "in", "a.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table = tmp_path / "out" / "faces.csv"
+    cells(tmp_path / "out").assign(ages=["20"]).to_csv(table, index=False)
+    crop_while(lambda: table.unlink(missing_ok=True), tmp_path, monkeypatch)
+    assert cells(tmp_path / "out")["ages"].tolist() == ["20", ""]
+
+
 def test_labels_of_photos_that_are_gone_are_kept_aside(tmp_path, stub_detector):
     make_images(tmp_path / "in", "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")
