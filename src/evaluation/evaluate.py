@@ -13,9 +13,8 @@ from src.cli import ROOT, UserError
 from src.evaluation import metrics, plots
 from src.evaluation.age_groups import FAIRFACE
 from src.evaluation.predict_table import predict_table
-from src.evaluation.report import format_appa_real, format_report, write_files
+from src.evaluation.report import format_appa_real, format_report, prepare_folder, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
-from src.files import prepare_output
 from src.inference import Estimator
 
 
@@ -43,14 +42,14 @@ def evaluate(
 
     Raises:
         UserError: no such table, no row in this split, or none with a label; the weights need a wider margin than the
-            images have.
+            images have; `output_dir` has a `predictions.csv` that no evaluation wrote.
         JobError: no image got a prediction, or `output_dir` cannot be written.
         OSError: a file in it cannot be written; the lines of the report are printed before.
     """
     table = select_split(datasets.load_table(db, image_dir, only=split), split, db)
     require_labels(table, f"{db}, {split}")
     if output_dir:
-        prepare_output(output_dir)
+        prepare_folder(output_dir)
     outcome = predict_table(estimator, table, detect=detect)
     report = {"model": estimator.describe(), "data": f"{db}, {split}", **summarise(outcome)}
     lines = [f"Model: {report['model']}", f"Data: {report['data']}", *format_report(report)]
@@ -93,7 +92,7 @@ def evaluate_appa_real(
     table = datasets.load_appa_real(folder, ignore_list=folder, target="real")
     table = table[table["split"] == ours[split]]
     if output_dir:
-        prepare_output(output_dir)
+        prepare_folder(output_dir)
     with_image = table["path"].map(os.path.isfile)
     outcome = predict_table(estimator, table[with_image])
     rows = outcome.predictions

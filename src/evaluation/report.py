@@ -7,11 +7,16 @@ from typing import Any
 
 import pandas as pd
 
+from src.cli import UserError
 from src.datasets import write_csv
-from src.files import write_whole
+from src.files import prepare_output, write_whole
 
 MAX_NAMED = 10
 """Maximum number of images per kind that the text names; `report.json` names all."""
+
+PREDICTIONS = "predictions.csv"
+FIRST_COLUMNS = ("path,true_age", "file_name,predicted_age")
+"""How the `predictions.csv` of `evaluate` and of `evaluate_appa_real` begin; that of the demo begins otherwise."""
 
 COLUMNS = {
     "n": ("n", ",d"),
@@ -138,6 +143,26 @@ def named(items: Iterable[str]) -> list[str]:
     return [f"  {item}" for item in items[:MAX_NAMED]] + more
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of a report and check that it can be written, before anything slow begins.
+
+    Raises:
+        UserError: It has a `predictions.csv` that no evaluation wrote.
+        JobError: It cannot be created or written.
+    """
+    prepare_output(folder)
+    path = folder / PREDICTIONS
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline(200).strip()
+    if not header.startswith(FIRST_COLUMNS):
+        raise UserError(
+            f"{path} must begin with {' or '.join(FIRST_COLUMNS)} as an evaluation writes it, got {header!r};"
+            " use another --output_dir"
+        )
+
+
 def write_files(folder: Path, lines: list[str], report: dict[str, Any], predictions: pd.DataFrame) -> None:
     """Write `report.txt`, `report.json` and `predictions.csv` (the columns of `predictions`, without index).
 
@@ -150,4 +175,4 @@ def write_files(folder: Path, lines: list[str], report: dict[str, Any], predicti
     text = json.dumps(report, indent=1, ensure_ascii=True, allow_nan=False)
     with write_whole(folder / "report.json") as part:
         part.write_text(text + "\n", encoding="utf-8")
-    write_csv(predictions, folder / "predictions.csv")
+    write_csv(predictions, folder / PREDICTIONS)

@@ -8,6 +8,7 @@ from appa_real_tree import write_split
 from fake_estimator import FakeEstimator, face
 
 from src.cli import ROOT, JobError, UserError
+from src.demo.prediction_files import CSV_HEADER
 from src.evaluation.evaluate import describe_cuts, evaluate, evaluate_appa_real
 from src.images.detector import FaceDetector
 from src.images.io import read_image, write_image
@@ -107,6 +108,25 @@ def test_a_report_that_cannot_be_written_is_printed(my_table, tmp_path, monkeypa
     with pytest.raises(IsADirectoryError):
         evaluate(FakeEstimator(), str(my_table), output_dir=tmp_path / "out")
     assert "MAE: 12.00 years" in capsys.readouterr().out.splitlines()
+
+
+def test_predictions_of_the_demo_are_not_replaced(my_table, tmp_path):
+    write_split(tmp_path, "valid", ROWS)
+    out = tmp_path / "out"
+    out.mkdir()
+    demo = ",".join(CSV_HEADER) + "\n"
+    (out / "predictions.csv").write_text(demo)
+    words = r"out/predictions\.csv must begin with path,true_age or file_name,.*, got 'image,left.*--output_dir"
+    estimator = FakeEstimator()
+    for run, data in ((evaluate, str(my_table)), (evaluate_appa_real, tmp_path)):
+        with pytest.raises(UserError, match=words):
+            run(estimator, data, output_dir=out)
+    assert estimator.calls == []  # before anything slow
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [("predictions.csv", demo)]
+    (out / "predictions.csv").unlink()
+    for _ in range(2):  # its own are
+        evaluate(estimator, str(my_table), output_dir=out)
+        evaluate_appa_real(estimator, tmp_path, output_dir=out)
 
 
 def test_table_without_ages_gets_no_plots(my_table, tmp_path):
