@@ -40,6 +40,10 @@ MAX_INT8_AGE_CHANGE = 0.5
 """Years, mean over the faces: a ninth of the bundled model's error."""
 MAX_INT8_GENDER_CHANGE = 0.02
 """Share of the faces."""
+SAVED_MODEL = frozenset(
+    ["saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "variables", "assets", "assets.extra"]
+)
+"""What TensorFlow writes into the folder of a SavedModel."""
 PART = 8
 """Images that ONNX Runtime gets at once."""
 
@@ -208,6 +212,11 @@ def check_place(form: Format, output: Path) -> None:
         raise UserError(f"--output must be a new file or an older export ({form.ending}), got {output}")
     if not form.ending and output.exists() and not (output / "saved_model.pb").is_file():
         raise UserError(f"--output must be a new folder or an older SavedModel, got {output}")
+    if not form.ending and output.exists() and (others := sorted({*os.listdir(output)} - SAVED_MODEL)):
+        raise UserError(
+            f"--output must have nothing but an older SavedModel in it, which is replaced, got {output} with"
+            f" {len(others):,} other file(s), such as {others[0]}: move them or choose another name"
+        )
 
 
 @contextmanager

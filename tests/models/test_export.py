@@ -232,6 +232,16 @@ def test_places_that_are_no_earlier_export(tmp_path):
     assert folder_of(notes) == ["text.txt"]
 
 
+def test_files_beside_an_older_saved_model_are_not_deleted(tmp_path):
+    model = tmp_path / "model"
+    (model / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "fingerprint.pb", "labels.txt", "client.py"):
+        (model / name).touch()
+    with pytest.raises(UserError, match=r"got .*model with 2 other file\(s\), such as client\.py: move them or"):
+        export_model(tmp_path / "unread.hdf5", "saved_model", model)
+    assert folder_of(model) == ["client.py", "fingerprint.pb", "labels.txt", "saved_model.pb", "variables"]
+
+
 def test_an_export_beside_that_fails_is_one_line_with_the_command(tmp_path):
     line = export_beside(tmp_path / "my weights.hdf5")
     assert line.startswith("No my weights.onnx written (")
