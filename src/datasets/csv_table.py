@@ -64,8 +64,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         and `ethnicity` (str, "" where the cell is empty), `margin` and `left`, `top`, `right`, `bottom` (float64).
 
     Raises:
-        UserError: no such file, no CSV, a column is missing, or a cell holds something else than this module's header
-            says; names the line (the header is line 1).
+        UserError: no such file, no CSV, a column is missing, also one of the four of a box, or a cell holds something
+            else than this module's header says; names the line (the header is line 1).
     """
     cells = read_cells(path, lambda header: ("genders", _age_column(header), "img_paths"))
     require_cells(cells["img_paths"] != "", cells["img_paths"], path, "the path of an image")
@@ -89,10 +89,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         table["margin"] = _numbers(cells, "margin", path, margins, lambda margin: margin.between(0, MAX_TABLE_MARGIN))
     if "ethnicity" in cells:
         table["ethnicity"] = cells["ethnicity"].map(_as_text)
-    if set(BOX_COLUMNS) <= set(cells):
-        for column in BOX_COLUMNS:
-            table[column] = _numbers(cells, column, path, "a whole number or empty", _is_whole)
-        _require_boxes(table, cells, path)
+    if set(BOX_COLUMNS) & set(cells):
+        _add_boxes(table, cells, path)
     return table.reset_index(drop=True)
 
 
@@ -229,8 +227,16 @@ def _add_ranges(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
     table["age_min"], table["age_max"] = age_min.where(table["age"].isna()), age_max.where(table["age"].isna())
 
 
-def _require_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
-    """Blank boxes with an empty cell and refuse those without area."""
+def _add_boxes(table: pd.DataFrame, cells: pd.DataFrame, path: Path) -> None:
+    """Add the columns of boxes; blank boxes with an empty cell and refuse those without area."""
+    if missing := [name for name in BOX_COLUMNS if name not in cells]:
+        received = [name for name in BOX_COLUMNS if name in cells]
+        raise UserError(
+            f"{path} must have all of the columns {','.join(BOX_COLUMNS)} or none of them, got {','.join(received)}:"
+            f" add {missing}"
+        )
+    for column in BOX_COLUMNS:
+        table[column] = _numbers(cells, column, path, "a whole number or empty", _is_whole)
     unknown = table[BOX_COLUMNS].isna().any(axis=1)
     table.loc[unknown, BOX_COLUMNS] = np.nan
     has_area = (table["left"] < table["right"]) & (table["top"] < table["bottom"])

@@ -144,6 +144,18 @@ def test_boxes_of_faces_in_their_crops(tmp_path):
         read_csv(tmp_path / "b.csv")
 
 
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [("left,top,width,height", r"got left,top: add \['right', 'bottom'\]"), ("left,top,right", r"add \['bottom'\]")],
+)
+def test_boxes_of_which_a_column_is_missing(tmp_path, columns, missing):
+    cells = ",1" * len(columns.split(","))
+    with pytest.raises(
+        UserError, match=f"must have all of the columns left,top,right,bottom or none of them, .*{missing}"
+    ):
+        read(tmp_path, f"genders,ages,img_paths,{columns}\n0,1,a.png{cells}\n")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("first_line", ["", "sep={}\r\n", '"sep={}"\r\n'])
