@@ -170,8 +170,10 @@ def _read_text(path: Path) -> str:
     for start, what in NO_TEXT.items():
         if data.startswith(start):
             raise UserError(f"{path} must be a CSV, got {what}")
-    # surrogateescape: file names need not be valid UTF-8 on Linux
-    text = data.decode(_encoding(data), "surrogateescape").lstrip("\ufeff")
+    try:  # surrogateescape: file names need not be valid UTF-8 on Linux
+        text = data.decode(_encoding(data), "surrogateescape").lstrip("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} must be a CSV, got UTF-16 that is cut off or damaged") from error
     if "\0" in text:
         raise UserError(f"{path} must be a CSV, got a file that is no text")
     return text
@@ -183,7 +185,7 @@ def _encoding(data: bytes) -> str:
         return "utf-16"
     if data[1:2] == b"\0" and 32 <= data[0] < 127:
         return "utf-16-le"
-    if data[:1] == b"\0" and 32 <= data[1] < 127:
+    if data[:1] == b"\0" and data[1:2] and 32 <= data[1] < 127:
         return "utf-16-be"
     return "utf-8"
 

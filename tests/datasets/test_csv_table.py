@@ -107,6 +107,13 @@ def test_binary_file_and_missing_file(tmp_path):
         read_csv(tmp_path)
 
 
+@pytest.mark.parametrize("data", [b"\0", b"\0\0", b"g\0e", b"\0g\0", b"\xff\xfeg\0e"])
+def test_files_cut_off_within_a_character(tmp_path, data):
+    (tmp_path / "my.csv").write_bytes(data)
+    with pytest.raises(UserError, match=r"my\.csv must be a CSV, got (a file that is no text|UTF-16 that is cut off)"):
+        read_csv(tmp_path / "my.csv")
+
+
 def test_empty_table(tmp_path):
     assert len(read(tmp_path, HEADER)) == 0
 
