@@ -4,6 +4,7 @@
 faces are `{train,valid,test}/{file_name}_face.jpg`, of margin 0.4. There is no gender.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.cli import MARGIN, UserError
+from src.datasets.csv_table import read_text
 from src.labels import clip_age
 
 TARGETS = ("real", "apparent")
@@ -18,13 +20,16 @@ FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 """Our names of the splits -> the data set's."""
 COLUMNS = ("file_name", "num_ratings", "apparent_age_avg", "apparent_age_std", "real_age")
 
+logger = logging.getLogger(__name__)
+
 
 def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
     """Load all splits whose `gt_avg_*.csv` exists.
 
     Args:
         folder: The unpacked `appa-real-release`.
-        ignore_list: Text file that names images (`file_name`, one per line) to drop from training; may be missing.
+        ignore_list: Text file that names images (`file_name`, one per line) to drop from training; may be missing. A
+            warning counts names that no training image has.
         target: Which age `age` is, `real` or `apparent`.
 
     Returns:
@@ -42,7 +47,7 @@ def load(folder: Path, ignore_list: Path, target: str) -> pd.DataFrame:
             " data.image_dir"
         )
     table = pd.concat([_read_split(folder, split) for split in splits], ignore_index=True)
-    table = table[~((table["split"] == "train") & table["file_name"].isin(_read_names(ignore_list)))]
+    table = _drop_ignored(table, ignore_list)
     table = table.assign(gender=np.nan, age=clip_age(table[f"{target}_age"]), margin=MARGIN)
     if target == "apparent":
         table["age_std"] = table["apparent_std"]
@@ -73,6 +78,15 @@ def _read_split(folder: Path, split: str) -> pd.DataFrame:
     )
 
 
-def _read_names(path: Path) -> set[str]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {line.strip() for line in lines}
+def _drop_ignored(table: pd.DataFrame, ignore_list: Path) -> pd.DataFrame:
+    """Drop training images that a file names, if it exists; warn of names that no training image has."""
+    lines = read_text(ignore_list, "a text file").splitlines() if ignore_list.is_file() else []
+    names = {line.strip() for line in lines} - {""}
+    training = table["split"] == "train"
+    unknown = sorted(names - set(table.loc[training, "file_name"]))
+    if unknown and training.any():
+        logger.warning(
+            f"{ignore_list}: {len(unknown):,} of {len(names):,} names exclude nothing, such as {unknown[0]}:"
+            " give the file_name of a training image as in gt_avg_train.csv"
+        )
+    return table[~(training & table["file_name"].isin(names))]

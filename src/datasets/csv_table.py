@@ -145,7 +145,7 @@ def require_cells(valid: pd.Series, cells: pd.Series, path: Path, expected: str)
 
 def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     """Line number -> stripped cells, without empty lines and a line `sep=`."""
-    text = _read_text(path)
+    text = read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     named = SEPARATOR_LINE.match(first)
     separator = named[1] if named else max(",;\t|", key=first.count)
@@ -160,22 +160,33 @@ def _read_lines(path: Path) -> dict[int, tuple[str, ...]]:
     return lines
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "a CSV") -> str:
+    """Read a text file in UTF-8, with or without a byte order mark, or UTF-16.
+
+    Args:
+        what: What it must be, for errors.
+
+    Returns:
+        Its text without a byte order mark; bytes that are no UTF-8 as surrogates.
+
+    Raises:
+        UserError: no such file, or no text.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
-        raise UserError(f"{path} must be a CSV: {error.strerror}") from error
-    for start, what in NO_TEXT.items():
+        raise UserError(f"{path} must be {what}: {error.strerror}") from error
+    for start, kind in NO_TEXT.items():
         if data.startswith(start):
-            raise UserError(f"{path} must be a CSV, got {what}")
+            raise UserError(f"{path} must be {what}, got {kind}")
     try:  # surrogateescape: file names need not be valid UTF-8 on Linux
         text = data.decode(_encoding(data), "surrogateescape").lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} must be a CSV, got UTF-16 that is cut off or damaged") from error
+        raise UserError(f"{path} must be {what}, got UTF-16 that is cut off or damaged") from error
     if "\0" in text:
-        raise UserError(f"{path} must be a CSV, got a file that is no text")
+        raise UserError(f"{path} must be {what}, got a file that is no text")
     return text
 
 

@@ -40,11 +40,34 @@ def test_apparent_ages_come_with_the_spread_of_the_votes(release, tmp_path):
     assert table["age_std"].tolist() == [2.04, 3.5, 4, 3.8, 2]
 
 
-def test_ignore_list_counts_for_training_only(release, tmp_path):
-    (tmp_path / "ignore_list.txt").write_text("000001.jpg\n004113.jpg\n\nunknown.jpg\n")
-    table = appa_real.load(release, tmp_path / "ignore_list.txt", "real")
+def test_ignore_list_counts_for_training_only(release, tmp_path, caplog):
+    ignore_list = tmp_path / "ignore_list.txt"
+    ignore_list.write_text("000001.jpg\n004113.jpg\n\n000000.jpg_face.jpg\ntrain/000002.jpg\n")
+    table = appa_real.load(release, ignore_list, "real")
     assert table["file_name"].tolist() == ["000000.jpg", "000002.jpg", "004113.jpg", "005613.jpg"]
     assert table.index.tolist() == [0, 1, 2, 3]
+    assert caplog.messages == [
+        f"{ignore_list}: 3 of 4 names exclude nothing, such as 000000.jpg_face.jpg:"
+        " give the file_name of a training image as in gt_avg_train.csv"
+    ]
+    caplog.clear()
+    (release / "gt_avg_train.csv").unlink()
+    assert len(appa_real.load(release, ignore_list, "real")) == 2
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_ignore_lists_of_windows_editors(release, tmp_path, encoding, caplog):
+    (tmp_path / "ignore_list.txt").write_bytes("000000.jpg\r\n000002.jpg".encode(encoding))
+    table = appa_real.load(release, tmp_path / "ignore_list.txt", "real")
+    assert table["file_name"].tolist() == ["000001.jpg", "004113.jpg", "005613.jpg"]
+    assert caplog.messages == []
+
+
+def test_an_ignore_list_that_is_no_text(release, tmp_path):
+    (tmp_path / "ignore_list.txt").write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match=r"ignore_list\.txt must be a text file, got a file that is no text"):
+        appa_real.load(release, tmp_path / "ignore_list.txt", "real")
 
 
 def test_missing_data_names_the_download(tmp_path):
