@@ -1,7 +1,7 @@
 """Whole evaluations: weights and the name of a table in, metrics out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from src.evaluation.predict_table import predict_table
 from src.evaluation.report import format_appa_real, format_report, prepare_folder, write_files
 from src.evaluation.summary import skipped_images, summarise, to_plain
 from src.inference import Estimator
+from src.labels import HEADS
 
 
 def evaluate(
@@ -41,13 +42,13 @@ def evaluate(
         The metrics (see `src.evaluation.summary.summarise`) and the lines of the report.
 
     Raises:
-        UserError: no such table, no row in this split, or none with a label; the weights need a wider margin than the
-            images have; `output_dir` has a `predictions.csv` that no evaluation wrote.
+        UserError: no such table, no row in this split, or none with a label of the weights' heads; the weights need a
+            wider margin than the images have; `output_dir` has a `predictions.csv` that no evaluation wrote.
         JobError: no image got a prediction, or `output_dir` cannot be written.
         OSError: a file in it cannot be written; the lines of the report are printed before.
     """
     table = select_split(datasets.load_table(db, image_dir, only=split), split, db)
-    require_labels(table, f"{db}, {split}")
+    require_labels(table, f"{db}, {split}", estimator.info.heads)
     if output_dir:
         prepare_folder(output_dir)
     outcome = predict_table(estimator, table, detect=detect)
@@ -82,8 +83,11 @@ def evaluate_appa_real(
         The metrics and the lines of the report, the two MAEs first.
 
     Raises:
-        UserError, JobError, OSError: as for `evaluate`.
+        UserError: the weights have no trained age head; else as for `evaluate`.
+        JobError, OSError: as for `evaluate`.
     """
+    if "age" not in estimator.info.heads:
+        raise UserError(f"APPA-REAL requires weights with a trained age head, got {estimator.describe()}")
     folder = folder or ROOT / "appa-real" / "appa-real-release"
     if not (folder / f"gt_avg_{split}.csv").is_file():
         raise UserError(f"{folder / f'gt_avg_{split}.csv'} not found: run `./download.sh appa-real`")
@@ -153,10 +157,14 @@ def select_split(table: pd.DataFrame, split: str, db: str) -> pd.DataFrame:
     return table[table["split"] == split]
 
 
-def require_labels(table: pd.DataFrame, what: str) -> None:
-    """Raise `UserError` unless any row has a known age, range of ages or gender."""
-    if not any(name in table and table[name].notna().any() for name in ("age", "age_min", "gender")):
-        raise UserError(f"none of the {len(table):,} rows of {what} has a known age or gender: fill in some")
+def require_labels(table: pd.DataFrame, what: str, heads: Collection[str] = HEADS) -> None:
+    """Raise `UserError` unless any row has a label of these heads; a range of ages is one of "age"."""
+    columns = [*heads, *(["age_min"] if "age" in heads else [])]
+    if not any(name in table and table[name].notna().any() for name in columns):
+        only = "" if len(heads) == len(HEADS) else ", the only trained head of the weights"
+        raise UserError(
+            f"none of the {len(table):,} rows of {what} has a known {' or '.join(sorted(heads))}{only}: fill in some"
+        )
 
 
 def describe_cuts(same: dict[str, float | None]) -> str:
@@ -185,8 +193,8 @@ def prediction_columns(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def save_plots(folder: Path, ages: dict[str, tuple[pd.Series, pd.Series]]) -> None:
-    """Write `scatter.png` and `error_histogram.png`, a panel for each entry with any true and predicted age."""
-    known = {what: (true, predicted) for what, (true, predicted) in ages.items() if (true + predicted).notna().any()}
+    """Write `scatter.png` and `error_histogram.png`, a panel for each entry with any true age."""
+    known = {what: (true, predicted) for what, (true, predicted) in ages.items() if true.notna().any()}
     if known:
         plots.save(plots.plot_scatter(known), folder / "scatter.png")
         plots.save(plots.plot_error_histogram(known), folder / "error_histogram.png")

@@ -1,7 +1,6 @@
 import json
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from appa_real_tree import write_split
@@ -196,13 +195,13 @@ def test_appa_real_files(tmp_path):
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"scatter.png", "error_histogram.png"}
 
 
-def test_appa_real_without_an_age_head_has_no_plots(tmp_path):
+def test_appa_real_requires_an_age_head(tmp_path):
     write_split(tmp_path, "valid", ROWS)
     estimator = FakeEstimator()
-    estimator.predict = lambda faces: (np.full(len(faces), np.nan), np.ones(len(faces)))
-    report, _ = evaluate_appa_real(estimator, tmp_path, output_dir=tmp_path / "out")
-    assert report["mae_real"] is None
-    assert not list((tmp_path / "out").glob("*.png"))
+    estimator.info.heads = ("gender",)
+    with pytest.raises(UserError, match=r"APPA-REAL requires weights with a trained age head, got fake: 8"):
+        evaluate_appa_real(estimator, tmp_path)
+    assert estimator.calls == []
 
 
 def test_appa_real_missing(tmp_path):
@@ -222,6 +221,24 @@ def test_table_without_labels_is_an_error(my_table):
     with pytest.raises(UserError, match=r"none of the 1 rows of .*my\.csv, test has a known age or gender"):
         evaluate(FakeEstimator(), str(my_table))
     assert evaluate(FakeEstimator(), str(my_table), split="all")[0]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "header", "cells"),
+    [
+        ("gender", "ages,img_paths", "20,a.png"),
+        ("gender", "age_min,img_paths", "20,a.png"),
+        ("age", "ages,img_paths", ",a.png"),
+    ],
+)
+def test_labels_of_another_head_than_the_trained_one_are_none(my_table, head, header, cells):
+    gender = "" if head == "gender" else "1"
+    my_table.write_text(f"genders,{header},split,margin\n{gender},{cells},test,0.4\n")
+    estimator = FakeEstimator()
+    estimator.info.heads = (head,)
+    with pytest.raises(UserError, match=f"none of the 1 rows of .* has a known {head}, the only trained head of the"):
+        evaluate(estimator, str(my_table))
+    assert estimator.calls == []
 
 
 def test_ranges_of_ages(my_table, tmp_path):
