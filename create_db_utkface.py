@@ -15,7 +15,7 @@ def main() -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("-i", "--input", required=True, type=Path, help="folder of the images")
     parser.add_argument("-o", "--output", required=True, type=Path, help="table to write: NAME.csv or NAME.mat")
-    parser.add_argument("--img_size", type=int, default=64, help="side of the images in a .mat, pixels")
+    parser.add_argument("--img_size", type=int, help="side of the images in a .mat, pixels (default: 64)")
     args = parser.parse_args()
     from src.datasets import create_utkface
 

@@ -71,7 +71,7 @@ def load_table(
         db: A name of `NAMES`, or the path of a `.csv` (`csv_table.py`) or `.mat` (`mat_table.py`), or several.
             One that is named twice is trained on twice as often: its training rows come twice, the others once.
         image_dir: Where the images lie, for all tables or one for each; None: the table's own place, which is below
-            `data/` for the names and the folder of the file for a `.csv`.
+            `data/` for the names and the folder of the file for a `.csv`. A warning says that a `.mat` needs none.
         target: Which age APPA-REAL's rows learn, `real` or `apparent`.
         split: How IMDB-WIKI is split: by `person`, so that nobody stands on both sides, or at `random`.
         only: The split that is needed; rows of others may then be missing, where finding them takes long.
@@ -148,6 +148,8 @@ def _load_one(db: str, image_dir: PathLike | None, target: str, split: str, only
     path = Path(db).expanduser()
     if path.suffix.lower() == ".mat":
         table, origin = read_mat(path)
+        if folder:
+            logger.warning(f"{path} holds its images itself: data.image_dir, {folder}, is not used for it")
         return table.assign(margin=utkface.MARGIN if origin == "utk" else MARGIN)[[*COLUMNS, "image"]]
     if path.suffix.lower() == ".csv" or path.is_file():
         return _load_csv(path, folder or path.parent)

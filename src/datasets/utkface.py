@@ -25,6 +25,8 @@ from src.labels import FEMALE, MALE, MAX_AGE
 # 0.054 with the chip's edge continued and 0.066 on grey, half of the chips lie between 0.02 and 0.09, and left and top
 # differ from right and bottom by 0.02. On the bare chip it is 0.056.
 MARGIN = 0.06
+MAT_SIZE = 64
+"""Side of the images in a `.mat`, unless another one is given, pixels."""
 
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "Other")
 """The third field of a file name, 0..4."""
@@ -145,23 +147,30 @@ def meta_table(frame: pd.DataFrame) -> pd.DataFrame:
     return used[["genders", "ages", "img_paths", "split"]].assign(margin=MARGIN)
 
 
-def create_db(folder: Path, output: Path, img_size: int = 64) -> list[str]:
+def create_db(folder: Path, output: Path, img_size: int | None = None) -> list[str]:
     """Write the table of all usable images below `folder`.
+
+    Args:
+        output: A `.csv`, or a `.mat` with the images inside.
+        img_size: Side of the images in a `.mat`, pixels; None: `MAT_SIZE`.
 
     Returns:
         The lines to print: every file that is not used, then the counts by rule, then how to train on the table.
 
     Raises:
-        UserError: no images, or `output` is neither a `.csv` nor a `.mat`.
+        UserError: no images, `output` is neither a `.csv` nor a `.mat`, or `img_size` is given for a `.csv`.
         JobError: no file can be used.
     """
     as_mat = output.suffix.lower() == ".mat"
     if not as_mat and output.suffix.lower() != ".csv":
         raise UserError(f"--output must end in .csv or .mat, got {output}")
+    if not as_mat and img_size is not None:
+        raise UserError(f"--img_size requires an --output that ends in .mat, got {output}, which holds no images")
     frame = scan(folder)
     if as_mat:
+        img_size = MAT_SIZE if img_size is None else img_size
         check_size((frame["rule"] == "").sum(), img_size)
-    images = check_images(frame, folder, img_size if as_mat else None)
+    images = check_images(frame, folder, img_size)
     if not (frame["rule"] == "").any():
         reasons = ", ".join(f"{count:,} {RULES[rule]}" for rule, count in frame["rule"].value_counts().items())
         raise JobError(f"none of the {len(frame):,} files in {folder} can be used: {reasons}")

@@ -102,6 +102,17 @@ def test_one_image(tmp_path):
     np.testing.assert_array_equal(table["image"][0], IMAGES[0])
 
 
+def test_a_folder_of_images_is_not_used(tmp_path, caplog):
+    savemat(tmp_path / "my.mat", original())
+    assert len(load_table(tmp_path / "my.mat", image_dir=tmp_path / "faces")) == 5
+    assert caplog.messages == [
+        f"{tmp_path / 'my.mat'} holds its images itself: data.image_dir, {tmp_path / 'faces'}, is not used for it"
+    ]
+    caplog.clear()
+    load_table(tmp_path / "my.mat")
+    assert caplog.messages == []
+
+
 def test_keys_say_another_order(tmp_path):
     savemat(tmp_path / "my.mat", original(gender_order=np.array(["male", "female"]), colour="BGR"))
     assert read_mat(tmp_path / "my.mat")[0]["gender"].tolist() == [1, 0, 0, 1, 0]

@@ -166,6 +166,8 @@ def test_mistakes(tmp_path):
         with pytest.raises(JobError, match=r"none of the \d files .* can be used: .*1 unreadable"):
             utkface.create_db(tmp_path, tmp_path / name)
         assert not (tmp_path / name).exists()
+    with pytest.raises(UserError, match=r"--img_size requires an --output that ends in \.mat, got .*my\.csv"):
+        utkface.create_db(tmp_path, tmp_path / "my.csv", img_size=64)
     with pytest.raises(UserError, match="--img_size must be >= 1, got 0"):
         utkface.create_db(tmp_path, tmp_path / "my.mat", img_size=0)
 
