@@ -200,7 +200,8 @@ def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
     if power == 0 or not counts.any():
         return None
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
-    smooth = np.convolve(counts, kernel / kernel.sum(), mode="same")
+    inside = np.convolve(np.ones_like(counts), kernel, mode="same")  # the part of the kernel within 0..100
+    smooth = np.convolve(counts, kernel, mode="same") / inside
     class_weights = np.maximum(smooth, smooth[smooth > 0].min()) ** -power
     return class_weights / (class_weights @ counts / counts.sum())
 

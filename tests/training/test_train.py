@@ -383,6 +383,11 @@ def test_age_class_weights_raise_rare_ages():
     assert half[80] / half[20] == pytest.approx(3)
 
 
+def test_age_class_weights_are_equal_where_all_ages_are_equally_frequent():
+    weights = age_class_weights(pd.DataFrame({"age": np.arange(101.0)}), 1.0)
+    np.testing.assert_allclose(weights, 1)
+
+
 def test_a_range_counts_in_equal_parts_for_its_ages():
     table = pd.DataFrame(
         {"age": [20.0, np.nan, np.nan], "age_min": [np.nan, 3, np.nan], "age_max": [np.nan, 6, np.nan]}
