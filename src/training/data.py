@@ -26,8 +26,8 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
     Of several processes each gets its share of every batch.
 
     Returns:
-        The batches of both parts, the margin, and a fingerprint of what is learned: it changes with the rows, their
-        labels and margins, and the predictions, but not with the folder of the images.
+        The batches of both parts, the margin, and a fingerprint of what is learned: it changes with the rows whose
+        image can be read, their labels and margins, and the predictions, but not with the folder of the images.
 
     Raises:
         UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
@@ -40,9 +40,9 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
             raise UserError(f"the {split} part of {', '.join(table_names(cfg))} has no images; add rows")
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
-    fingerprint = hash_rows(parts, margin, cfg.train.predictions)
-    group.require_same(fingerprint, "rows, labels, margins or predictions")
+    group.require_same(hash_rows(parts, margin, cfg.train.predictions), "rows, labels, margins or predictions")
     parts = {split: drop_and_report(part, split, group) for split, part in parts.items()}
+    fingerprint = hash_rows(parts, margin, cfg.train.predictions)
     ranges, workers = has_ranges(table), cfg.train.workers
     common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
     settings = dataclasses.replace(common, shuffle=True, steps=cfg.train.steps_per_epoch)

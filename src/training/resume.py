@@ -48,8 +48,8 @@ class RunState:
         """Note the data of the run; raise `UserError` if they are not those that it began with."""
         if self.fingerprint not in ("", fingerprint):
             raise UserError(
-                "rows, labels, margins and predictions must be those that the run began with, got others (a missing "
-                "image is a missing row); restore them, or start a new run with train.resume=false"
+                "rows, labels, margins and predictions must be those that the run began with, got others (an image "
+                "that cannot be read is a missing row); restore them, or start a new run with train.resume=false"
             )
         self.fingerprint = fingerprint
 

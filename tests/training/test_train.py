@@ -24,7 +24,7 @@ from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
 from src.models import WeightsInfo, backbones, weights
 from src.training.config import Config
-from src.training.data import choose_margin
+from src.training.data import choose_margin, make_sequences
 from src.training.losses import AgeMeanAbsoluteError
 from src.training.resume import read_state
 from src.training.targets import age_class_weights, age_counts
@@ -306,6 +306,16 @@ def test_resume_refuses_other_labels(tiny_network, compose, training_overrides, 
     table.write_text(table.read_text().replace("\n0,", "\n1,", 1))
     with pytest.raises(UserError, match="rows, labels, margins and predictions must be those"):
         train(compose(*overrides, "train.epochs=2", "train.resume=true"))
+
+
+def test_an_image_that_can_no_longer_be_read_is_a_missing_row(compose, training_overrides, faces_csv):
+    cfg = Config.check(compose(*training_overrides))
+    before = make_sequences(cfg)[-1]
+    assert make_sequences(cfg)[-1] == before
+    (faces_csv.with_suffix("") / "20.png").write_bytes(b"")
+    damaged = make_sequences(cfg)[-1]
+    (faces_csv.with_suffix("") / "20.png").unlink()
+    assert before != damaged == make_sequences(cfg)[-1]
 
 
 def test_resume_from_a_damaged_file(compose, training_overrides, folder):
