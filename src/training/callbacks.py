@@ -14,6 +14,7 @@ import pandas as pd
 from src import cli, datasets, models
 from src.cli import JobError, Progress, UserError
 from src.files import write_whole
+from src.labels import HEADS
 from src.models import WeightsInfo
 from src.training.distributed import Group
 from src.training.generator import ImageSequence
@@ -53,6 +54,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._clear_unmeasured(logs)
         row = {
             "epoch": epoch + 1,
             "lr": float(to_numpy(self.model.optimizer.learning_rate)),
@@ -77,6 +79,11 @@ class Checkpoint(keras.callbacks.Callback):
         if self.state.has_stopped_early(self.early_stopping):
             print(f"No better validation loss for {self.early_stopping} epochs: training ends.")
             self.model.stop_training = True
+
+    def _clear_unmeasured(self, logs: dict) -> None:
+        """Make the validation metrics of heads without a label NaN, for the callbacks that follow too."""
+        unmeasured = tuple(f"val_pred_{head}_" for head in HEADS if head not in self.validation.heads)
+        logs |= {key: np.nan for key in logs if key.startswith(unmeasured)}
 
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -106,11 +107,13 @@ def read_predictions(file: str, paths: pd.Series) -> tuple[np.ndarray, np.ndarra
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:
     """Require labels to train and to validate on; clear those of heads that are not trained.
 
+    A head that is not trained, or trained and not validated, is named.
+
     Args:
         names: The tables, for people.
 
     Raises:
-        UserError: a part has no label of any head, or validation none of a head that is trained.
+        UserError: training has no label of any head, or validation none of any head that is trained.
     """
     validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
     for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
@@ -123,6 +126,12 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
     for head in HEADS:
         if head not in training.heads:
             print(f"no {head} is known in the train part: that head is not trained, and its output will be hidden")
+        elif head not in validation.heads:
+            print(
+                f"warning: no {head} is known in validation: that head is trained, but not measured, and the best "
+                "weights are chosen without it",
+                file=sys.stderr,
+            )
 
 
 def drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:

@@ -79,6 +79,25 @@ def test_a_head_without_labels_is_not_trained(train_with, tmp_path, capsys, colu
         assert np.array_equal(*kernels) == same
 
 
+@pytest.mark.parametrize(("column", "head", "other"), [("genders", "gender", "age"), ("ages", "age", "gender")])
+def test_a_trained_head_that_validation_lacks_is_named_and_not_measured(
+    train_with, tmp_path, capsys, column, head, other
+):
+    history = train_with(clear(column, "val"))
+    assert capsys.readouterr().err.count(f"warning: no {head} is known in validation: that head is trained") == 1
+    log = pd.read_csv(tmp_path / "checkpoints" / "MobileNet_32_log.csv")
+    for metric in ("loss", "accuracy"):
+        assert np.isnan(history[f"val_pred_{head}_{metric}"]).all()
+        assert log[f"val_pred_{head}_{metric}"].isna().all()
+        assert np.isfinite(history[f"pred_{head}_{metric}"]).all()
+        assert np.isfinite(history[f"val_pred_{other}_{metric}"]).all()
+    assert np.isfinite(history["val_loss"]).all()
+    (file,) = (tmp_path / "checkpoints").glob("*.hdf5")
+    info = models.identify(file)
+    assert info.heads == ("gender", "age")
+    assert not [key for key in info.metrics if head in key]
+
+
 def test_no_epoch_is_best_without_a_validation_label(train_with, tmp_path, faces_csv, monkeypatch, capsys):
     """The validation images vanish in epoch 2, whose loss 0 is none."""
     original = callbacks.EpochSetter.on_epoch_begin
