@@ -29,6 +29,7 @@ class RunState:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of each finished epoch
     id: str = ""  # tells the run from every other, deleted ones included
     fingerprint: str = ""  # of the data, see `data.make_sequences`; "" in files of older versions
+    validation_labels: int = 0  # known ones of the first validation; 0 in files of older versions
 
     def __post_init__(self):
         self.kept = self.epochs  # finished epochs that the resume file holds; not written to it
