@@ -14,6 +14,7 @@ import pandas as pd
 from src import cli, datasets, models
 from src.cli import JobError, Progress, UserError
 from src.files import write_whole
+from src.labels import HEADS
 from src.models import WeightsInfo
 from src.training.distributed import Group
 from src.training.generator import ImageSequence
@@ -53,6 +54,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._clear_unmeasured(epoch, logs)
         row = {
             "epoch": epoch + 1,
             "lr": float(to_numpy(self.model.optimizer.learning_rate)),
@@ -63,9 +65,6 @@ class Checkpoint(keras.callbacks.Callback):
                 f"the loss must be finite, got {row['loss']} in epoch {epoch + 1}; lower train.lr "
                 "(the weights of earlier epochs are kept)"
             )
-        if self.group.sum(np.array(self.validation.known_labels, np.int32)) == 0:
-            print(f"warning: no validation image of epoch {epoch + 1} has a label that can be used", file=sys.stderr)
-            row[MONITOR] = np.nan
         self.state.history.append(row)
         if self.state.best_epoch == epoch + 1:
             self._save_weights(row)
@@ -77,6 +76,31 @@ class Checkpoint(keras.callbacks.Callback):
         if self.state.has_stopped_early(self.early_stopping):
             print(f"No better validation loss for {self.early_stopping} epochs: training ends.")
             self.model.stop_training = True
+
+    def _clear_unmeasured(self, epoch: int, logs: dict) -> None:
+        """Make validation metrics that mislead NaN, for the callbacks that follow too.
+
+        They are all metrics of a head without a label, and the losses where images have become unreadable: Keras
+        divides the sum over the others by all rows, which gives too little.
+        """
+        unmeasured = tuple(f"val_pred_{head}_" for head in HEADS if head not in self.validation.heads)
+        has_lost = self._has_lost_labels(epoch)
+        for key in logs:
+            if key.startswith(unmeasured) or (has_lost and key.startswith("val_") and key.endswith("loss")):
+                logs[key] = np.nan
+
+    def _has_lost_labels(self, epoch: int) -> bool:
+        """Tell whether this validation had fewer labels than the run's first one, or none, and print both numbers."""
+        labels = int(self.group.sum(np.array(self.validation.known_labels, np.int32)))
+        first = self.state.validation_labels = self.state.validation_labels or labels
+        if labels >= max(first, 1):
+            return False
+        print(
+            f"warning: validation of epoch {epoch + 1} has {labels:,} labels, the first one had {first:,}: images can "
+            "no longer be read, and this epoch is not taken for the best",
+            file=sys.stderr,
+        )
+        return True
 
     def _save_weights(self, row: dict) -> None:
         metrics = {key: value for key, value in row.items() if key.startswith("val_") and np.isfinite(value)}

@@ -123,6 +123,15 @@ class TrainConfig(_Section):
     resume: Annotated[bool | str, MAY_CHANGE]
     checkpoint_dir: Annotated[UserPath | None, MAY_CHANGE, OWN]
 
+    @model_validator(mode="after")
+    def _check_weight_decay(self) -> Self:
+        if self.weight_decay > 0 and self.optimizer_name != "adamw":
+            raise UserError(
+                f"train.optimizer_name must be adamw with train.weight_decay={self.weight_decay:g}, "
+                f"got {self.optimizer_name}"
+            )
+        return self
+
 
 class DistributedConfig(_Section):
     """A training of several processes."""
@@ -134,6 +143,11 @@ class DistributedConfig(_Section):
 
     @model_validator(mode="after")
     def _check_place(self) -> Self:
+        if self.mode == "off" and (self.processes > 1 or self.process_id > 0 or self.coordinator is not None):
+            raise UserError(
+                "distributed.mode must be on with distributed.processes, process_id or coordinator, got off; without "
+                "it each process would train alone"
+            )
         if self.mode == "on" and self.process_id >= self.processes:
             raise UserError(f"distributed.process_id must be < {self.processes}, got {self.process_id}")
         if self.mode == "on" and self.processes > 1 and self.coordinator is None:

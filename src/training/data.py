@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -26,8 +27,8 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
     Of several processes each gets its share of every batch.
 
     Returns:
-        The batches of both parts, the margin, and a fingerprint of what is learned: it changes with the rows, their
-        labels and margins, and the predictions, but not with the folder of the images.
+        The batches of both parts, the margin, and a fingerprint of what is learned: it changes with the rows whose
+        image can be read, their labels and margins, and the predictions, but not with the folder of the images.
 
     Raises:
         UserError: a table is missing, empty, without labels, of whole photos, or has a smaller margin.
@@ -40,9 +41,9 @@ def make_sequences(cfg: Config, group: Group = ALONE) -> tuple[ImageSequence, Im
             raise UserError(f"the {split} part of {', '.join(table_names(cfg))} has no images; add rows")
         datasets.require_crops(part)
     margin = choose_margin(cfg.data.margin, pd.concat(parts.values(), ignore_index=True))
-    fingerprint = hash_rows(parts, margin, cfg.train.predictions)
-    group.require_same(fingerprint, "rows, labels, margins or predictions")
+    group.require_same(hash_rows(parts, margin, cfg.train.predictions), "rows, labels, margins or predictions")
     parts = {split: drop_and_report(part, split, group) for split, part in parts.items()}
+    fingerprint = hash_rows(parts, margin, cfg.train.predictions)
     ranges, workers = has_ranges(table), cfg.train.workers
     common = BatchSettings(cfg.model.img_size, cfg.train.batch_size, margin, cfg.train.seed, share=group.share)
     settings = dataclasses.replace(common, shuffle=True, steps=cfg.train.steps_per_epoch)
@@ -106,11 +107,13 @@ def read_predictions(file: str, paths: pd.Series) -> tuple[np.ndarray, np.ndarra
 def require_labels(training: ImageSequence, validation: ImageSequence, names: str) -> None:
     """Require labels to train and to validate on; clear those of heads that are not trained.
 
+    A head that is not trained, or trained and not validated, is named.
+
     Args:
         names: The tables, for people.
 
     Raises:
-        UserError: a part has no label of any head, or validation none of a head that is trained.
+        UserError: training has no label of any head, or validation none of any head that is trained.
     """
     validation.clear_labels([head for head in HEADS if training.heads and head not in training.heads])
     for part, sequence, heads in [("train", training, HEADS), ("val", validation, training.heads)]:
@@ -123,6 +126,12 @@ def require_labels(training: ImageSequence, validation: ImageSequence, names: st
     for head in HEADS:
         if head not in training.heads:
             print(f"no {head} is known in the train part: that head is not trained, and its output will be hidden")
+        elif head not in validation.heads:
+            print(
+                f"warning: no {head} is known in validation: that head is trained, but not measured, and the best "
+                "weights are chosen without it",
+                file=sys.stderr,
+            )
 
 
 def drop_and_report(part: pd.DataFrame, split: str, group: Group) -> pd.DataFrame:

@@ -29,6 +29,7 @@ class RunState:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)  # metrics of each finished epoch
     id: str = ""  # tells the run from every other, deleted ones included
     fingerprint: str = ""  # of the data, see `data.make_sequences`; "" in files of older versions
+    validation_labels: int = 0  # known ones of the first validation; 0 in files of older versions
 
     def __post_init__(self):
         self.kept = self.epochs  # finished epochs that the resume file holds; not written to it
@@ -48,8 +49,8 @@ class RunState:
         """Note the data of the run; raise `UserError` if they are not those that it began with."""
         if self.fingerprint not in ("", fingerprint):
             raise UserError(
-                "rows, labels, margins and predictions must be those that the run began with, got others (a missing "
-                "image is a missing row); restore them, or start a new run with train.resume=false"
+                "rows, labels, margins and predictions must be those that the run began with, got others (an image "
+                "that cannot be read is a missing row); restore them, or start a new run with train.resume=false"
             )
         self.fingerprint = fingerprint
 

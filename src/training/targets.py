@@ -25,10 +25,12 @@ def age_targets(
 ) -> np.ndarray:
     """Build distributions over the 101 age classes.
 
-    "onehot" is one class; an age between two whole years is split between them so that the expectation is the age.
-    "gaussian" is the label distribution of DLDL (Gao et al., "Deep Label Distribution Learning with Label Ambiguity",
-    arXiv 1611.01731): a normal density around the age, taken at the whole years 0..100 and normalised. Where the spread
-    of the votes is known the target is such a density of this spread, whatever the kind.
+    "onehot" is one class. "gaussian" is the label distribution of DLDL (Gao et al., "Deep Label Distribution Learning
+    with Label Ambiguity", arXiv 1611.01731): a normal density around the age, taken at whole years and normalised.
+    Where the spread of the votes is known the target is such a density of this spread, whatever the kind.
+
+    The expectation is always the age, unlike in the paper near 0 and 100: there a density is cut equally far below and
+    above the age. The target of an age between two whole years is a mix of theirs.
 
     Args:
         ages: `(n,)` years or NaN; above 100 counts as 100, below 0 as 0.
@@ -43,20 +45,31 @@ def age_targets(
         raise UserError(
             f"the age target must be one of {', '.join(AGE_TARGETS)} with a sigma > 0, got {kind} with {sigma:g}"
         )
+    widths = np.full(len(ages), sigma if kind == "gaussian" else 0.0)
+    if spreads is not None:  # votes that all agree still leave half a class of doubt
+        widths = np.where(np.isnan(spreads), widths, np.maximum(spreads, 0.5))
     unknown = np.isnan(ages)
     ages = np.clip(np.where(unknown, 0, ages), 0, labels.MAX_AGE)
-    distance = np.arange(labels.AGE_CLASSES) - ages[:, np.newaxis]  # (n, 101) years
-    targets = np.maximum(1 - np.abs(distance), 0) if kind == "onehot" else _density(distance, np.full(len(ages), sigma))
-    if spreads is not None:
-        voted = ~np.isnan(spreads)  # votes that all agree still leave half a class of doubt
-        targets[voted] = _density(distance[voted], np.maximum(spreads[voted], 0.5))
-    targets[unknown] = 1
-    return (targets / targets.sum(axis=1, keepdims=True)).astype(np.float32)
+    below = np.floor(ages)
+    above = np.minimum(below + 1, labels.MAX_AGE)
+    share = (ages - below)[:, np.newaxis]
+    targets = (1 - share) * _densities(below, widths) + share * _densities(above, widths)
+    targets[unknown] = 1 / labels.AGE_CLASSES
+    return targets.astype(np.float32)
 
 
-def _density(distance: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Compute normal densities, not normalised: `distance` `(n, 101)` and `width` `(n,)` in years."""
-    return np.exp(-0.5 * (distance / width[:, np.newaxis]) ** 2)
+def _densities(ages: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Compute normal densities around whole ages, cut equally far on both sides: `(n, 101)`, rows sum to 1.
+
+    Args:
+        ages: `(n,)` whole years 0..100.
+        widths: `(n,)` standard deviations in years; 0 is one class.
+    """
+    distance = np.abs(np.arange(labels.AGE_CLASSES) - ages[:, np.newaxis])  # (n, 101) years
+    reach = np.minimum(ages, labels.MAX_AGE - ages)[:, np.newaxis]
+    widths = np.maximum(widths, 1e-3)[:, np.newaxis]
+    densities = np.where(distance <= reach, np.exp(-0.5 * (distance / widths) ** 2), 0)
+    return densities / densities.sum(axis=1, keepdims=True)
 
 
 def has_ranges(table: pd.DataFrame) -> bool:
@@ -187,7 +200,8 @@ def age_class_weights(table: pd.DataFrame, power: float) -> np.ndarray | None:
     if power == 0 or not counts.any():
         return None
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 2.0) ** 2)
-    smooth = np.convolve(counts, kernel / kernel.sum(), mode="same")
+    inside = np.convolve(np.ones_like(counts), kernel, mode="same")  # the part of the kernel within 0..100
+    smooth = np.convolve(counts, kernel, mode="same") / inside
     class_weights = np.maximum(smooth, smooth[smooth > 0].min()) ** -power
     return class_weights / (class_weights @ counts / counts.sum())
 

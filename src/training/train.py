@@ -90,7 +90,7 @@ def open_run(cfg: Config, group: Group = ALONE) -> tuple[Run, RunState]:
         found = resume_run(folder, stem, config, wanted, *ends) if wanted else None
         run, state = found or begin_run(folder, stem, config)
         taken.append(run)
-        return json.dumps([run.name, state.history, state.id, state.fingerprint])
+        return json.dumps([run.name, state.history, state.id, state.fingerprint, state.validation_labels])
 
     name, *state = json.loads(group.text_from_first(take))
     return (taken or [Run(folder, name)])[0], RunState(config, *state)

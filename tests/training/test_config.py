@@ -125,6 +125,23 @@ def test_places_that_do_not_exist(check, given, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("given", [{"processes": 2}, {"process_id": 1}, {"coordinator": "10.0.0.1:4321"}])
+def test_places_without_a_mode(check, given):
+    given = {f"distributed.{key}": value for key, value in given.items()}
+    with pytest.raises(UserError, match="^distributed.mode must be on with distributed.processes, .*, got off; "):
+        check(given)
+    assert check(given | {"distributed.mode": "auto"})
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weight_decay_needs_adamw(check, optimizer):
+    given = {"train.weight_decay": 0.01, "train.optimizer_name": optimizer}
+    with pytest.raises(UserError) as caught:
+        check(given)
+    assert str(caught.value) == f"train.optimizer_name must be adamw with train.weight_decay=0.01, got {optimizer}"
+    assert check(given | {"train.optimizer_name": "adamw"}).train.weight_decay == 0.01
+
+
 def test_tilde_is_the_home_folder(check, monkeypatch):
     monkeypatch.setenv("HOME", "/home/zoë")
     monkeypatch.setenv("USERPROFILE", "/home/zoë")
@@ -139,7 +156,9 @@ def test_what_may_change_on_resume(check):
         "train.workers": 0,
         "train.devices": 2,
         "wandb.project": "x",
+        "distributed.mode": "on",
         "distributed.processes": 4,
+        "distributed.coordinator": "10.0.0.1:4321",
     }
     assert differences(before, check(same).dump()) == {}
     other = {"train.lr": 0.5, "augment.gamma": [0.7, 2.0], "data.db": "wiki"}

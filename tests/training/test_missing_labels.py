@@ -8,6 +8,7 @@ import pytest
 from src import models
 from src.cli import UserError
 from src.training import callbacks
+from src.training.resume import read_state
 from src.training.train import train
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -79,20 +80,43 @@ def test_a_head_without_labels_is_not_trained(train_with, tmp_path, capsys, colu
         assert np.array_equal(*kernels) == same
 
 
-def test_no_epoch_is_best_without_a_validation_label(train_with, tmp_path, faces_csv, monkeypatch, capsys):
-    """The validation images vanish in epoch 2, whose loss 0 is none."""
+@pytest.mark.parametrize(("column", "head", "other"), [("genders", "gender", "age"), ("ages", "age", "gender")])
+def test_a_trained_head_that_validation_lacks_is_named_and_not_measured(
+    train_with, tmp_path, capsys, column, head, other
+):
+    history = train_with(clear(column, "val"))
+    assert capsys.readouterr().err.count(f"warning: no {head} is known in validation: that head is trained") == 1
+    log = pd.read_csv(tmp_path / "checkpoints" / "MobileNet_32_log.csv")
+    for metric in ("loss", "accuracy"):
+        assert np.isnan(history[f"val_pred_{head}_{metric}"]).all()
+        assert log[f"val_pred_{head}_{metric}"].isna().all()
+        assert np.isfinite(history[f"pred_{head}_{metric}"]).all()
+        assert np.isfinite(history[f"val_pred_{other}_{metric}"]).all()
+    assert np.isfinite(history["val_loss"]).all()
+    (file,) = (tmp_path / "checkpoints").glob("*.hdf5")
+    info = models.identify(file)
+    assert info.heads == ("gender", "age")
+    assert not [key for key in info.metrics if head in key]
+
+
+@pytest.mark.parametrize("gone", [range(16, 24), range(16, 20)])
+def test_no_epoch_is_best_without_all_labels_of_validation(train_with, tmp_path, faces_csv, monkeypatch, capsys, gone):
+    """Validation images vanish in epoch 2, whose loss, divided by all rows, is too low."""
     original = callbacks.EpochSetter.on_epoch_begin
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
-            for number in range(16, 24):
+            for number in gone:
                 (faces_csv.with_suffix("") / f"{number}.png").unlink(missing_ok=True)
         original(self, epoch, logs)
 
     monkeypatch.setattr(callbacks.EpochSetter, "on_epoch_begin", on_epoch_begin)
-    history = train_with(lambda table: None, "train.epochs=3", "train.early_stopping=2")
+    history = train_with(lambda table: None, "train.epochs=9", "train.early_stopping=2")
     assert np.isfinite(history["val_loss"]).tolist() == [True, False, False]
+    assert np.isfinite(history["val_pred_gender_loss"]).tolist() == [True, False, False]
     assert [path.name.split(".")[1][:2] for path in (tmp_path / "checkpoints").glob("*.hdf5")] == ["01"]
-    assert "no validation image of epoch 2 has a label that can be used" in capsys.readouterr().err
+    left = 2 * (8 - len(gone))
+    assert f"validation of epoch 2 has {left} labels, the first one had 16: images" in capsys.readouterr().err
     log = pd.read_csv(tmp_path / "checkpoints" / "MobileNet_32_log.csv")
     assert log["val_loss"].isna().tolist() == [False, True, True]
+    assert read_state(tmp_path / "checkpoints" / "MobileNet_32_resume.npz").validation_labels == 16

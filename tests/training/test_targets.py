@@ -44,13 +44,37 @@ def test_gaussian_ages():
     np.testing.assert_allclose(labels.expected_age(result), [40, 40.5], atol=1e-4)
 
 
+def test_a_gaussian_is_cut_equally_far_on_both_sides():
+    """Sigma 2: exp(-1/8) = 0.8825 of its top one year away, exp(-1/2) = 0.6065 two years away."""
+    result = targets.age_targets(np.array([0.0, 1.0, 98.0, 100.0, 0.25]), "gaussian", sigma=2.0)
+    one = np.array([0.8825, 1, 0.8825]) / 2.7650
+    two = np.array([0.6065, 0.8825, 1, 0.8825, 0.6065]) / 3.9780
+    np.testing.assert_allclose(result[0, :3], [1, 0, 0])
+    np.testing.assert_allclose(result[1, :4], [*one, 0], atol=1e-4)
+    np.testing.assert_allclose(result[2, 95:], [0, *two], atol=1e-4)
+    np.testing.assert_allclose(result[3, 98:], [0, 0, 1])
+    np.testing.assert_allclose(result[4, :4], [0.75 + 0.25 * one[0], *(0.25 * one[1:]), 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", targets.AGE_TARGETS)
+@pytest.mark.parametrize("spread", [NAN, 0.0, 5.0])
+@pytest.mark.parametrize("sigma", [0.01, 2.0, 20.0])
+def test_the_expectation_is_the_age(kind, spread, sigma):
+    ages = np.arange(0, 100.05, 0.1)
+    result = targets.age_targets(ages, kind, sigma, np.full(len(ages), spread))
+    np.testing.assert_allclose(result.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(labels.expected_age(result), np.minimum(ages, 100), atol=1e-4)
+
+
 def test_spread_of_votes_is_the_width_where_it_is_known():
+    """Votes that agree have a spread of 0.5: exp(-2) of its top one year away."""
     spreads = np.array([4.0, NAN, 0.0])
-    result = targets.age_targets(np.array([50.0, 50.0, 50.3]), "gaussian", 2.0, spreads)
+    result = targets.age_targets(np.array([50.0, 50.0, 50.25]), "gaussian", 2.0, spreads)
     years = np.arange(101)
     spread = np.sqrt((result * (years - 50) ** 2).sum(axis=1))
     np.testing.assert_allclose(spread[:2], [4, 2], atol=1e-3)
-    assert result[2, 50] / result[2, 51] == pytest.approx(math.exp((0.7**2 - 0.3**2) / (2 * 0.5**2)), rel=1e-4)
+    near = math.exp(-2)
+    assert result[2, 50] / result[2, 51] == pytest.approx((0.75 + 0.25 * near) / (0.75 * near + 0.25), rel=1e-4)
 
 
 def test_votes_make_onehot_targets_soft_where_their_spread_is_known():

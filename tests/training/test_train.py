@@ -24,7 +24,7 @@ from src.images.io import read_image
 from src.inference.estimator import AgeGenderEstimator
 from src.models import WeightsInfo, backbones, weights
 from src.training.config import Config
-from src.training.data import choose_margin
+from src.training.data import choose_margin, make_sequences
 from src.training.losses import AgeMeanAbsoluteError
 from src.training.resume import read_state
 from src.training.targets import age_class_weights, age_counts
@@ -308,6 +308,16 @@ def test_resume_refuses_other_labels(tiny_network, compose, training_overrides, 
         train(compose(*overrides, "train.epochs=2", "train.resume=true"))
 
 
+def test_an_image_that_can_no_longer_be_read_is_a_missing_row(compose, training_overrides, faces_csv):
+    cfg = Config.check(compose(*training_overrides))
+    before = make_sequences(cfg)[-1]
+    assert make_sequences(cfg)[-1] == before
+    (faces_csv.with_suffix("") / "20.png").write_bytes(b"")
+    damaged = make_sequences(cfg)[-1]
+    (faces_csv.with_suffix("") / "20.png").unlink()
+    assert before != damaged == make_sequences(cfg)[-1]
+
+
 def test_resume_from_a_damaged_file(compose, training_overrides, folder):
     folder.mkdir()
     (folder / "MobileNet_32_resume.npz").write_bytes(b"PK\x03\x04 cut off")
@@ -381,6 +391,11 @@ def test_age_class_weights_raise_rare_ages():
     assert weights[table["age"].dropna().astype(int)].mean() == pytest.approx(1)
     half = age_class_weights(table, 0.5)
     assert half[80] / half[20] == pytest.approx(3)
+
+
+def test_age_class_weights_are_equal_where_all_ages_are_equally_frequent():
+    weights = age_class_weights(pd.DataFrame({"age": np.arange(101.0)}), 1.0)
+    np.testing.assert_allclose(weights, 1)
 
 
 def test_a_range_counts_in_equal_parts_for_its_ages():
