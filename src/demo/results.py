@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 
 from src.cli import UserError
 from src.files import append_lines, read_json_lines
+from src.images import RESULTS_MARK
 
-STATE = ".demo"
-SOURCES = "sources.jsonl"
+STATE, SOURCES = os.path.split(RESULTS_MARK)
 RECORDING = (-1, -1)
 """Stamp of a camera or stream, which never gives the same twice."""
 
