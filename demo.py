@@ -46,7 +46,7 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
         type=cli.auto_or_int,
         choices=("auto", 0, 1, 2, 3),
         default="auto",
-        help="search at 2^N times the size, for small faces; auto: 0, and 1 where nothing is found",
+        help="search once, at 2^N times the size; auto: 0, and 1 where nothing is found, and again as --max_side says",
     )
     detector.add_argument(
         "--no_profiles", dest="profiles", action="store_false", help="find only faces that look towards the camera"
@@ -55,7 +55,8 @@ def parse_args(arguments: list[str] | None = None) -> Namespace:
         "--max_side",
         type=cli.auto_or_int,
         default="auto",
-        help="longest side of the searched copy, pixels; auto: 640, then larger in large photos, for smaller faces",
+        help="longest side of the searched copy, pixels; auto: 640, and with --upsample auto larger ones in "
+        "large photos, for smaller faces",
     )
     return parser.parse_args(arguments)
 

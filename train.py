@@ -93,7 +93,7 @@ def job_folder(own: list[str], number: int) -> Path:
 
 
 def run_job(cfg, printed: tuple[str, str]) -> int:
-    """Train and return the exit code; Ctrl-C ends the process, with it all trainings that would follow."""
+    """Train and return the exit code; Ctrl-C and SIGTERM end the process, with it all trainings that would follow."""
 
     def run() -> None:
         cli.raise_if_interrupted()
@@ -107,7 +107,7 @@ def run_job(cfg, printed: tuple[str, str]) -> int:
     except Exception:  # a defect: the other trainings still run
         traceback.print_exc()
         code = 1
-    if code == 130:
+    if code > 128:
         cli.end(code)
     return code
 

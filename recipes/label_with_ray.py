@@ -132,29 +132,35 @@ def label_images(
         make_predictor: Called once here, so that it fails early, and once in every worker, with its number of cores.
         workers: Maximum number of workers; None: as many as the cluster has room for at the start.
         cpus_per_worker: Cores that a worker reserves.
-        skip_existing: Resume: skip images that have rows without an `error` in `output_dir`.
+        skip_existing: Resume: skip images that have rows without an `error` in `output_dir`, from the same folder of
+            images with the same weights.
         address: Ray cluster to use, where this process is not connected to one; see `connect`.
 
     Raises:
-        UserError: There is no image, `output_dir` has Parquet files already, or the weights cannot be used.
+        UserError: There is no image, `output_dir` has Parquet files already (with `skip_existing`: of other images or
+            weights), or the weights cannot be used.
         JobError: No image could be read.
         OSError: The results cannot be written.
     """
     from pyarrow.fs import LocalFileSystem
 
-    from recipes.places import find_done, find_images, open_place, save
+    from recipes.places import Origin, find_done, find_images, find_root, open_place, save
+    from src.files import file_sha256
 
     source, target = open_place(images), open_place(output_dir)
     target = target._replace(filesystem=target.filesystem or LocalFileSystem())
     found = find_images(source)
-    done = find_done(target, skip_existing)
+    estimator = make_predictor(cpus_per_worker).estimator
+    weights = Path(estimator.source or "")
+    origin = Origin(find_root(source, found), weights.name, file_sha256(weights) or "")
+    done = find_done(target, skip_existing, origin)
     todo = {name: path for name, path in found.items() if name not in done}
     summary = Summary(skipped=len(found) - len(todo))
     if todo:
-        print(make_predictor(cpus_per_worker).estimator.describe(), flush=True)
+        print(estimator.describe(), flush=True)
         connect(address)
         arguments = (source.filesystem, make_predictor, cpus_per_worker)
-        save(count(run_workers(todo, arguments, workers, cpus_per_worker), summary, len(todo)), target)
+        save(count(run_workers(todo, arguments, workers, cpus_per_worker), summary, len(todo)), target, origin)
     if summary.unreadable and not summary.images + summary.skipped:
         raise cli.JobError(f"none of {summary.unreadable} images could be read; see the column error in {output_dir}")
     return summary

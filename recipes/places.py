@@ -43,6 +43,27 @@ class Place(NamedTuple):
     pattern: str = ""
 
 
+class Origin(NamedTuple):
+    """What labels were made of, stored in each Parquet file: names count as done only below the same folder.
+
+    Attributes:
+        images: Folder below which the names of images are; an address where it is not on this machine.
+        weights: Name of the weight file.
+        sha256: Hash of its bytes; "" where they are not at hand.
+    """
+
+    images: str
+    weights: str
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.images} by {self.weights}" + f" ({self.sha256[:8]})" * bool(self.sha256)
+
+    def matches(self, other: "Origin") -> bool:
+        """Tell whether labels can be in one folder; a weight file may have another name."""
+        return (self.images, self.sha256 or self.weights) == (other.images, other.sha256 or other.weights)
+
+
 def open_place(address: str) -> Place:
     """Split an address or a local path before its first wildcard; `?` and `[` are wildcards of local paths only.
 
@@ -82,12 +103,19 @@ def find_images(place: Place) -> dict[str, bytes]:
     return found
 
 
+def find_root(place: Place, found: dict[str, bytes]) -> str:
+    """Return the folder below which the names of the images are."""
+    folder = os.path.dirname(place.path) if os.fsencode(place.path) in found.values() else place.path
+    is_local = place.filesystem is None or place.filesystem.type_name == "local"
+    return folder if is_local else f"{place.filesystem.type_name}://{folder}"
+
+
 def _find_paths(place: Place) -> Iterable[str | Path]:
     if place.filesystem is None and not place.pattern:
         if not os.path.exists(place.path):
             return []
         found = find_local_images(place.path)
-        for name, reason in found.unreadable.items():
+        for name, reason in {**found.unreadable, **dict.fromkeys(found.results, "it holds results of demo.py")}.items():
             warn_skipped(name, reason)
         return found.paths
     pattern = f"{place.path}/{place.pattern}"
@@ -99,14 +127,14 @@ def _find_paths(place: Place) -> Iterable[str | Path]:
     return (path for path in paths if os.path.splitext(path)[1].lower() in EXTENSIONS)
 
 
-def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
+def find_done(target: Place, skip_existing: bool, origin: Origin) -> frozenset[str]:
     """Names of the images that are labelled in the Parquet files of the output folder.
 
     An image whose rows all have an `error` is not: it may have been a lost connection. Where it has a row without an
     error from a later run, that one counts.
 
     Raises:
-        UserError: There are such files, and `skip_existing` is not asked for.
+        UserError: There are such files, and `skip_existing` is not asked for, or they are of another origin.
     """
     parts = list_parts(target)
     if parts and not skip_existing:
@@ -117,8 +145,19 @@ def find_done(target: Place, skip_existing: bool) -> frozenset[str]:
     if not parts:
         return frozenset()
     rows = pa.dataset.dataset(parts, schema=SCHEMA, filesystem=target.filesystem, format="parquet")
+    for fragment in rows.get_fragments():
+        _check_origin(target, fragment.physical_schema.metadata or {}, origin)
     labelled = rows.to_table(columns=["image"], filter=pyarrow.dataset.field("error").is_null())
     return frozenset(labelled["image"].unique().to_pylist())
+
+
+def _check_origin(target: Place, metadata: dict[bytes, bytes], origin: Origin) -> None:
+    values = [metadata.get(field.encode()) for field in Origin._fields]
+    if None in values:  # written by version 1.0.0
+        return
+    known = Origin(*map(os.fsdecode, values))
+    if not known.matches(origin):
+        raise UserError(f"--output_dir {target.path} holds labels of {known}, got {origin}; name another folder")
 
 
 def list_parts(target: Place) -> list[str]:
@@ -144,24 +183,26 @@ def make_table(images: Iterable[LabelledImage]) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def save(tables: Iterable[pa.Table], target: Place) -> None:
+def save(tables: Iterable[pa.Table], target: Place, origin: Origin) -> None:
     """Write tables to Parquet files, one for every `SECONDS_PER_FILE`; what has arrived before an error is written."""
     waiting, begin = [], time.monotonic()
     try:
         for table in tables:
             waiting.append(table)
             if time.monotonic() - begin >= SECONDS_PER_FILE:
-                write_part(target, waiting)
+                write_part(target, waiting, origin)
                 waiting, begin = [], time.monotonic()
     finally:
         if waiting:
-            write_part(target, waiting)
+            write_part(target, waiting, origin)
 
 
-def write_part(target: Place, tables: list[pa.Table]) -> None:
+def write_part(target: Place, tables: list[pa.Table], origin: Origin) -> None:
     """Write the next Parquet file; it appears whole or not at all."""
     numbers = [int(number) for path in list_parts(target) for number in re.findall(r"(\d+)\.parquet$", path)]
     name = f"part-{max(numbers, default=-1) + 1:05d}.parquet"
     target.filesystem.create_dir(target.path)
-    pa.parquet.write_table(pa.concat_tables(tables), f"{target.path}/.{name}", filesystem=target.filesystem)
+    metadata = {field: os.fsencode(value) for field, value in origin._asdict().items()}
+    table = pa.concat_tables(tables).replace_schema_metadata(metadata)
+    pa.parquet.write_table(table, f"{target.path}/.{name}", filesystem=target.filesystem)
     target.filesystem.move(f"{target.path}/.{name}", f"{target.path}/{name}")

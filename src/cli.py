@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from tqdm import tqdm
@@ -90,16 +91,17 @@ def check_threshold(threshold: float) -> None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process with the exit code of `call`."""
+    """Run a script's `main` and end the process with its exit code, see `call`; SIGTERM does what Ctrl-C does."""
+    interrupt_on_termination()
     sys.exit(call(main))
 
 
 def call(main: Callable[[], int | None]) -> int:
     """Run a script's `main`, print its error as one line, and return the exit code.
 
-    0 done; 1 the job failed; 2 for an invalid request; 130 after Ctrl-C. `UserError`, `JobError`, errors of the
-    operating system (disk full, no permission) and missing libraries print one line, `error: ...`; other exceptions are
-    defects and keep their traceback.
+    0 done; 1 the job failed; 2 for an invalid request; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    `UserError`, `JobError`, errors of the operating system (disk full, no permission) and missing libraries print one
+    line, `error: ...`; other exceptions are defects and keep their traceback.
     """
     escape_unprintable()
     show_warnings()
@@ -119,16 +121,17 @@ def call(main: Callable[[], int | None]) -> int:
         code = fail(describe_os_error(error), 1)
     except KeyboardInterrupt as interrupt:
         print(": ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        code = 130
+        code = _interrupt_code()
     return code
 
 
 def end(code: int) -> NoReturn:
     """End the process at once, without unloading libraries whose threads still run.
 
-    If an interrupt is pending, exit with 130 instead of 0.
+    If an interrupt is pending, exit with its code instead of 0.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *TERMINATIONS):
+        signal.signal(number, signal.SIG_IGN)
     if code == 0:
         code = call(raise_if_interrupted)
     if code == 0:
@@ -159,10 +162,10 @@ def escape_unprintable() -> None:
     """Let stdout and stderr print `\\uXXXX` for characters that their encoding lacks, in place of an exception.
 
     Where there is none (`>&-`, a service, `pythonw`), what is printed is dropped, as is what a log of stderr cannot
-    hold: the exit code is that of the job.
+    hold or comes after its terminal was closed: the exit code is that of the job.
     """
     stderr = sys.__stderr__
-    if stderr is not None and stderr is sys.stderr and not stderr.isatty():
+    if stderr is not None and stderr is sys.stderr and not (os.name == "nt" and stderr.isatty()):
         sys.stderr = lossy_text(stderr.fileno(), stderr.encoding, closefd=False)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -309,16 +312,41 @@ class Progress(tqdm):
         return f"{self._label}: {', '.join(parts)}" if self._label else ", ".join(parts)
 
 
+TERMINATIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals of `kill`, `timeout` and batch systems, and of a terminal that is closed."""
+_terminated_by = 0
 _interrupted = False
 _interrupt_text: Callable[[], str] = str
+
+
+def interrupt_on_termination() -> None:
+    """Let the first SIGTERM or SIGHUP do what Ctrl-C does; a signal that is ignored, as under `nohup`, stays so."""
+    for number in TERMINATIONS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Interrupt, once: `timeout` and shells send their signal twice, and the second must not stop what cleans up."""
+    global _terminated_by
+    if not _terminated_by:
+        _terminated_by = number
+        on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored in the background of a script
+        (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(number, frame)
+
+
+def _interrupt_code() -> int:
+    return 128 + (_terminated_by or signal.SIGINT)
 
 
 def defer_interrupts() -> None:
     """From now on the first Ctrl-C is noted for `raise_if_interrupted`, and the second ends the process at once.
 
-    An exception that a signal raises in the middle of a library's C++ call may leave its memory damaged.
+    SIGTERM and SIGHUP are noted too. An exception that a signal raises in the middle of a library's C++ call may leave
+    its memory damaged.
     """
     signal.signal(signal.SIGINT, _note_interrupt)
+    interrupt_on_termination()
 
 
 def set_interrupt_text(text: Callable[[], str]) -> None:
@@ -333,11 +361,11 @@ def raise_if_interrupted() -> None:
         raise KeyboardInterrupt(_interrupt_text())
 
 
-def _note_interrupt(number: int, frame: object) -> None:
+def _note_interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
     if _interrupted:
         _write_stderr(f"interrupted: {_interrupt_text()}\n".encode(errors="replace"))
-        os._exit(130)
+        os._exit(_interrupt_code())
     _interrupted = True
     _write_stderr(b"stopping as soon as the current step is done; press Ctrl-C again to end at once\n")
 

@@ -3,6 +3,7 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -161,6 +162,45 @@ def test_a_log_of_stderr_on_a_full_disk_changes_no_exit_code(body, code, out):
             [sys.executable, "-c", script], cwd=cli.ROOT, stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (code, out)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
+@pytest.mark.parametrize(
+    ("before", "body", "code", "out", "error"),
+    [
+        ("", "try: stop()\n    finally: stop(); print('complete')", 128, "complete\n", "interrupted\n"),
+        ("signal.signal(signal.SIGINT, signal.SIG_IGN)", "stop()", 128, "", "interrupted\n"),  # a script's `&`
+        ("signal.signal(number, signal.SIG_IGN)", "stop(); print('done')", 0, "done\n", ""),  # nohup
+        (
+            "cli.defer_interrupts()",
+            "stop(); stop(); print('step is done', flush=True); cli.raise_if_interrupted()",
+            128,
+            "step is done\n",
+            "stopping as soon as the current step is done; press Ctrl-C again to end at once\ninterrupted: \n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_that_end_a_process_do_what_ctrl_c_does(name, before, body, code, out, error):
+    """Twice, as `timeout` and a shell whose terminal is closed send them."""
+    number = getattr(signal, name)
+    begin = f"import signal\nfrom src import cli\nnumber = {number:d}\n{before}"
+    script = f"{begin}\ndef main():\n    stop = lambda: signal.raise_signal(number)\n    {body}\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cli.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code and code + number, out, error)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such terminals")
+def test_a_closed_terminal_changes_no_exit_code():
+    ours, theirs = os.openpty()
+    main = "def main():\n    print('ready', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", f"import time\nfrom src import cli\n{main}\ncli.run(main)"]
+    with subprocess.Popen(command, cwd=cli.ROOT, stdout=subprocess.PIPE, stderr=theirs) as process:
+        assert process.stdout.readline() == b"ready\n"
+        os.close(theirs)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 128 + signal.SIGHUP
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31m.jpg", "a\udce9.jpg"])

@@ -63,6 +63,7 @@ def test_help_answers_without_heavy_imports():
         "--upsample",
     ]:
         assert option in result.stdout
+    assert "search once, at 2^N times the size" in " ".join(result.stdout.split())
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ for module in (fake_estimator, label_with_ray, sys.modules[__name__]):
 
 STOP_AT = 6
 """Images; a task has 4."""
+ORIGIN = places.Origin("/photos", "a.onnx", "0123456789")
 BOX = ("left", "top", "right", "bottom")
 
 
@@ -299,9 +300,9 @@ def test_rows_that_arrived_before_an_error_are_kept(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        places.save(tables(), target)
-    assert places.find_done(target, skip_existing=True) == {"a", "b"}
-    places.save([table("c")], target)
+        places.save(tables(), target, ORIGIN)
+    assert places.find_done(target, True, ORIGIN) == {"a", "b"}
+    places.save([table("c")], target, ORIGIN)
     assert sorted(path.name for path in Path(target.path).iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     assert pd.read_parquet(target.path).image.tolist() == ["a", "a", "b", "c"]
 
@@ -309,10 +310,41 @@ def test_rows_that_arrived_before_an_error_are_kept(tmp_path):
 def test_images_with_an_error_are_not_done(tmp_path):
     target = places.Place(local_files, str(tmp_path))
     rows = [{"image": "a", "age": 30.0}, {"image": "b", "error": "timed out"}, {"image": "c"}]
-    places.save([pa.Table.from_pylist(rows, places.SCHEMA)], target)
-    assert places.find_done(target, skip_existing=True) == {"a", "c"}
-    places.save([table("b")], target)
-    assert places.find_done(target, skip_existing=True) == {"a", "b", "c"}
+    places.save([pa.Table.from_pylist(rows, places.SCHEMA)], target, ORIGIN)
+    assert places.find_done(target, True, ORIGIN) == {"a", "c"}
+    places.save([table("b")], target, ORIGIN)
+    assert places.find_done(target, True, ORIGIN) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    "origin", [("/photos/2024", "a.onnx", "0123456789"), ("/photos", "a.onnx", "9876543210"), ("/photos", "b.onnx", "")]
+)
+def test_labels_of_other_images_or_weights_do_not_count(tmp_path, origin):
+    target = places.Place(local_files, str(tmp_path))
+    places.save([table("a")], target, ORIGIN)
+    other = places.Origin(*origin)
+    message = f"holds labels of /photos by a.onnx (01234567), got {other}; name another folder"
+    with pytest.raises(UserError, match=re.escape(message)):
+        places.find_done(target, True, other)
+    assert places.find_done(target, True, ORIGIN._replace(weights="renamed.onnx")) == {"a"}
+
+
+def test_labels_of_an_older_version_count(tmp_path):
+    pa.parquet.write_table(table("a"), tmp_path / "part-00000.parquet")
+    assert places.find_done(places.Place(local_files, str(tmp_path)), True, ORIGIN) == {"a"}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize("pattern", ["", "/*.jpg", "/**/*.jpg", "/a.jpg"])
+def test_the_root_of_names(tmp_path, scheme, pattern):
+    touch(tmp_path, "a.jpg")
+    place = places.open_place(f"{scheme}{tmp_path}{pattern}")
+    assert places.find_root(place, places.find_images(place)) == str(tmp_path)
+
+
+def test_the_root_of_names_elsewhere():
+    place = places.open_place("s3://bucket/photos/*.jpg?region=eu-west-1")
+    assert places.find_root(place, {"a.jpg": b"bucket/photos/a.jpg"}) == "s3://bucket/photos"
 
 
 def test_files_are_written_on_the_way(tmp_path, monkeypatch):
@@ -325,10 +357,10 @@ def test_files_are_written_on_the_way(tmp_path, monkeypatch):
             yield table(name)
             written.append(len(list(tmp_path.iterdir())))
 
-    places.save(tables(), target)
+    places.save(tables(), target, ORIGIN)
     assert written == [1, 2]
 
 
 def test_half_written_file_is_no_result(tmp_path):
     (tmp_path / ".part-00000.parquet").write_text("half")
-    assert places.find_done(places.Place(local_files, str(tmp_path)), skip_existing=False) == frozenset()
+    assert places.find_done(places.Place(local_files, str(tmp_path)), False, ORIGIN) == frozenset()

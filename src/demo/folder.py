@@ -93,8 +93,8 @@ def run_folder_to_files(
     for name, reason in found.unreadable.items():
         warn_skipped(name, reason)
     results = Results(output_dir)
-    with results.claimed(root := root_hash(found.folder)):
-        sources = [(path.relative_to(found.folder).as_posix(), file_stamp(path)) for path in found.paths]
+    sources = [(path.relative_to(found.folder).as_posix(), file_stamp(path)) for path in found.paths]
+    with results.claimed(root := root_hash(found.folder), sources[0][0] if len(sources) == 1 else ""):
         chosen = results.choose(sources, root, lambda name: [output_name(name)])
         done = find_done(results, chosen, with_json, options) if skip_existing else set()
         summary.skipped = len(done)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, starmap
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 
 from src.cli import UserError
 from src.files import append_lines, read_json_lines
+from src.images import RESULTS_MARK
 
-STATE = ".demo"
-SOURCES = "sources.jsonl"
+STATE, SOURCES = os.path.split(RESULTS_MARK)
 RECORDING = (-1, -1)
 """Stamp of a camera or stream, which never gives the same twice."""
 
@@ -71,24 +71,31 @@ class Results:
         self.lock = FileLock(self.state / "lock")
         self._path = self.state / SOURCES
         # Results of versions that kept no list are taken for those of the present source.
-        self._adopts = not self._path.exists() and (folder / "predictions.csv").exists()
+        self._adopts = (folder / "predictions.csv").exists() and not self._path.exists()  # the list comes first
 
     @contextmanager
-    def claimed(self, root: str) -> Iterator[None]:
-        """Keep other runs from the results of a source.
+    def claimed(self, root: str, source: str = "") -> Iterator[None]:
+        """Keep other runs from the results of a folder or address, or of one file in it.
+
+        Args:
+            source: Path of the one file below the folder; other files of the folder can be claimed at the same time.
 
         Raises:
             UserError: Another run is writing them.
         """
-        claim = FileLock(self.state / f"{root}.lock")
-        try:
-            claim.acquire(blocking=False)
-        except Timeout as error:
-            raise UserError(f"another run is writing the same results to {self.folder}; wait for it") from error
+        claim = self.state / (f"{root}.{root_hash(source)}.lock" if source else f"{root}.lock")
+        with self.lock:
+            rivals = [self.state / f"{root}.lock"] if source else self.state.glob(f"{root}.*.lock")
+            held = None if any(map(_is_held, rivals)) else _acquire(claim)
+        if held is None:
+            raise UserError(f"another run is writing the same results to {self.folder}; wait for it")
         try:
             yield
         finally:
-            claim.release()
+            with self.lock:
+                held.release()
+                with suppress(OSError):
+                    claim.unlink()
 
     def choose(
         self, sources: Iterable[tuple[str, tuple[int, int]]], root: str, files: Callable[[str], list[str]]
@@ -152,6 +159,25 @@ class Results:
 
     def _append(self, results: Iterable[Result]) -> None:
         append_lines(self._path, "".join(json.dumps(result) + "\n" for result in results))
+
+
+def _acquire(path: Path) -> FileLock | None:
+    """Acquire a lock, or return None where another run holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def _is_held(path: Path) -> bool:
+    if not path.exists():
+        return False
+    lock = _acquire(path)
+    if lock:
+        lock.release()
+    return lock is None
 
 
 def root_hash(root: str | Path) -> str:

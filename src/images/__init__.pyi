@@ -22,6 +22,7 @@ from .detector import (
 )
 from .folder import (
     EXTENSIONS as EXTENSIONS,
+    RESULTS_MARK as RESULTS_MARK,
     FoundImages as FoundImages,
     find_images as find_images,
     list_images as list_images,

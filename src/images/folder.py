@@ -28,6 +28,9 @@ SIGNATURES = (
 ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 """Kinds of ISO media files that hold images: AVIF and HEIF. OpenCV may lack a decoder, and the file is named then."""
 
+RESULTS_MARK = os.path.join(".demo", "sources.jsonl")
+"""The file by which a folder of results of `demo.py` is known."""
+
 
 @dataclass
 class FoundImages:
@@ -37,6 +40,7 @@ class FoundImages:
         folder: Where the search began, or the folder of the one file that was asked for.
         paths: Images below `folder`, sorted.
         others: Number of other files by ending, such as `.txt`.
+        results: Folders, as paths below `folder`, that hold results of `demo.py` and are skipped.
         loops: Linked folders, as paths below `folder`, that lead to a folder searched already.
         unreadable: What could not be opened, as a path below `folder`, and the reason.
     """
@@ -44,19 +48,25 @@ class FoundImages:
     folder: Path
     paths: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    results: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
-        """Describe what is no image in at most two lines: `3 other files: 2 .txt, 1 .xmp`."""
+        """Describe what is no image in at most three lines: `3 other files: 2 .txt, 1 .xmp`."""
         lines = []
         if total := self.others.total():
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.others.most_common())
             lines.append(f"{total:,} other file{'s' * (total > 1)}: {kinds}")
+        if self.results:
+            lines.append(f"skipped {_first(self.results)}: it holds results of demo.py")
         if self.loops:
-            more = f" and {len(self.loops) - 1:,} more" if self.loops[1:] else ""
-            lines.append(f"skipped the link {self.loops[0]}{more}: it leads to a folder that is searched already")
+            lines.append(f"skipped the link {_first(self.loops)}: it leads to a folder that is searched already")
         return lines
+
+
+def _first(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1:,} more" if names[1:] else "")
 
 
 def list_images(folder: str | os.PathLike, recursive: bool = True) -> list[Path]:
@@ -67,7 +77,8 @@ def list_images(folder: str | os.PathLike, recursive: bool = True) -> list[Path]
 def find_images(path: str | os.PathLike, recursive: bool = True, exclude: Path | None = None) -> FoundImages:
     """Search a folder for images; linked folders are followed, each folder is searched once.
 
-    Hidden files and folders, whose names begin with a dot, are counted as other files.
+    Hidden files and folders, whose names begin with a dot, are counted as other files. Folders that hold results
+    of `demo.py` are skipped, except `path` itself.
 
     Args:
         path: A folder, or one file, which then is taken for an image.
@@ -117,6 +128,9 @@ def _search(folder: Path, found: FoundImages, searched: set, recursive: bool) ->
         try:
             identity = _identity(folder)
             if identity in searched:
+                continue
+            if folder != found.folder and os.path.exists(folder / RESULTS_MARK):
+                found.results.append(folder.relative_to(found.folder).as_posix())
                 continue
             searched.add(identity)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -230,6 +230,7 @@ def join_processes(
     """
     import jax
 
+    jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM from `src.cli`
     jax.distributed.initialize(
         coordinator,
         processes,

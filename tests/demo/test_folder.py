@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -104,6 +105,19 @@ def test_stopped_in_the_middle_and_continued_gives_what_one_run_gives(folder, ou
     run(folder, output, skip_existing=True)
     assert sorted(rows(output)) == sorted(EXPECTED)
     assert written(output) == sorted([*NAMES, "predictions.csv"])
+
+
+def test_images_of_a_folder_one_by_one_at_the_same_time(folder, output):
+    def run_one(name):
+        run(folder / name, output, with_json=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run_one, NAMES[:2] + NAMES[-1:]))
+    expected = [EXPECTED[0], EXPECTED[1], EXPECTED[-1]]
+    assert sorted(rows(output)) == expected
+    lines = (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["image"] for line in lines) == [name for name, _ in expected]
+    assert run(folder, output, skip_existing=True).skipped == len(expected)
 
 
 def test_full_disk_is_one_line_that_names_the_file(folder, output, monkeypatch):

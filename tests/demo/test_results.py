@@ -112,6 +112,26 @@ def test_one_run_at_a_time_writes_the_results_of_a_source(tmp_path):
         pass
 
 
+def test_files_of_a_folder_are_claimed_one_by_one(tmp_path):
+    def is_free(*claim):
+        try:
+            with Results(tmp_path).claimed(*claim):
+                return True
+        except UserError:
+            return False
+
+    with Results(tmp_path).claimed("x", "a.jpg"):
+        assert is_free("x", "b.jpg")
+        assert is_free("y")
+        assert not is_free("x", "a.jpg")
+        assert not is_free("x")
+    with Results(tmp_path).claimed("x"):
+        assert not is_free("x", "a.jpg")
+        assert is_free("y", "a.jpg")
+    assert is_free("x")
+    assert [path.name for path in (tmp_path / ".demo").iterdir()] == ["lock"]
+
+
 def test_stamps_and_hashes(tmp_path):
     (tmp_path / "a").write_text("abc")
     assert file_stamp(tmp_path / "a") == (3, (tmp_path / "a").stat().st_mtime_ns)

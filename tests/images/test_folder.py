@@ -104,6 +104,17 @@ def test_results_inside_the_folder_are_excluded(tmp_path):
     assert found.notes() == []
 
 
+def test_results_of_earlier_runs_are_skipped_unless_they_are_asked_for(tmp_path):
+    touch(tmp_path, "a.jpg", "old/.demo/sources.jsonl", "old/a.jpg", "b/old/.demo/sources.jsonl", "b/old/sub/a.jpg")
+    (tmp_path / "link").symlink_to("old")
+    found = find_images(tmp_path)
+    assert names(found) == ["a.jpg"]
+    assert (found.results, found.loops) == (["old", "b/old", "link"], [])
+    assert found.notes() == ["skipped old and 2 more: it holds results of demo.py"]
+    assert names(find_images(tmp_path / "old")) == ["a.jpg"]
+    assert names(find_images(tmp_path / "b" / "old" / "sub")) == ["a.jpg"]
+
+
 def test_broken_links_and_pipes(tmp_path):
     (tmp_path / "a.jpg").symlink_to("nowhere")
     (tmp_path / "b.txt").symlink_to("nowhere")

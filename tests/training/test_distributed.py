@@ -215,6 +215,24 @@ def test_processes_compute_the_losses_of_one(start, reference, tmp_path, count):
         assert [line for line in out.splitlines() if not line.startswith("[Gloo]")] == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
+def test_sigterm_is_noted_in_a_group_of_processes():
+    join = f"models.join_processes('127.0.0.1:{free_port()}', 1, 0, 20)"
+    main = f"def main():\n {join}\n print('ready', flush=True)\n while True: cli.raise_if_interrupted()"
+    script = f"from src import cli, models\n{main}\ncli.defer_interrupts()\ncli.end(cli.call(main))"
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        try:
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is of Unix")
 @pytest.mark.parametrize(("count", "victim", "counts_after"), [(3, 1, [2, 1]), (2, 0, [2])])

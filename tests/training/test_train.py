@@ -145,18 +145,21 @@ def test_ctrl_c_keeps_the_finished_epochs_and_says_how_to_resume(training_overri
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stream", "event"), [("stderr", "numpy._core"), ("stdout", "Run MobileNet_32")])
-def test_ctrl_c_before_the_first_epoch(training_overrides, folder, stream, event):
-    """While Python imports, and while the table is read."""
+@pytest.mark.parametrize(
+    ("stream", "event", "number"),
+    [("stderr", "numpy._core", signal.SIGINT), ("stdout", "Run MobileNet_32", signal.SIGTERM)],
+)
+def test_a_stop_before_the_first_epoch(training_overrides, folder, stream, event, number):
+    """By Ctrl-C while Python imports, and by SIGTERM while the table is read."""
     arguments = [*training_overrides, "train.epochs=500"]
     command = [sys.executable, *(["-X", "importtime"] if stream == "stderr" else []), TINY, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in getattr(process, stream):
             if event in line:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         _, errors = process.communicate(timeout=600)
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     last = errors.strip().splitlines()[-1]
     assert last.startswith("interrupted: no epoch is done")
     assert last.endswith(f"start again with: {shlex.join(['python', str(ROOT / 'train.py'), *arguments])}")
