@@ -1,6 +1,7 @@
 """Write frames and sound into an MP4 file that browsers play: H.264, yuv420p, its index in front."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from src.cli import JobError
+from src.demo.results import numbered
 from src.demo.video_reader import USUAL_RATE, is_copied
 
 ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
@@ -88,7 +90,7 @@ class VideoFile:
         """Complete the file and give it its name, or `path`.
 
         Raises:
-            JobError: The file cannot be completed.
+            JobError: The file cannot be completed, or is complete but has another name, which the error tells.
         """
         if self._file is None:
             return
@@ -99,11 +101,12 @@ class VideoFile:
                     file.mux(list(sound.flush()))
                 file.mux(self._video.encode(None))
                 file.close()
-            self._part.replace(path or self.path)
-        finally:
+        except BaseException:
             with contextlib.suppress(av.FFmpegError):
                 file.close()
             self._part.unlink(missing_ok=True)
+            raise
+        _give_name(self._part, path or self.path)
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -182,6 +185,27 @@ class EncodedSound:
     def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
         for resampled in self._resampler.resample(frame):
             yield from self._stream.encode(resampled)
+
+
+def _give_name(part: Path, path: Path) -> None:
+    """Rename a complete file; where another program holds its name, to a free one beside it.
+
+    Raises:
+        JobError: The file has another name.
+    """
+    try:
+        part.replace(path)
+    except OSError as error:
+        kept = _rename_beside(part, path)
+        raise JobError(f"cannot replace {path}: {error.strerror}; the annotated video is {kept}") from error
+
+
+def _rename_beside(part: Path, path: Path) -> Path:
+    names = (path.with_name(name) for name in numbered(f"{path.stem}.new{path.suffix}"))
+    try:
+        return part.replace(next(name for name in names if not os.path.lexists(name)))
+    except OSError:
+        return part
 
 
 def _sound_track(file: av.container.OutputContainer, track: av.AudioStream) -> CopiedSound | EncodedSound:

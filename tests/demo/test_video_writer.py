@@ -153,6 +153,33 @@ def test_video_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_video_whose_name_is_held_gets_one_beside_it(tmp_path):
+    """On Windows a player that shows an earlier video holds its name, here a folder does."""
+    path, spare = tmp_path / "out.mp4", tmp_path / "out.new.mp4"
+    path.mkdir()
+    spare.write_text("mine")
+    kept = tmp_path / "out.new~2.mp4"
+    message = f"cannot replace {path}: .*; the annotated video is {kept}"
+    with pytest.raises(JobError, match=message), video_file(path) as video:
+        write_grey(video, [(0, 10), (1, 200)])
+    assert len(read_video(kept)[0]) == 2
+    assert sorted(tmp_path.iterdir()) == [path, spare, kept]
+    assert spare.read_text() == "mine"
+
+
+def test_video_that_can_get_no_other_name_either_stays_where_it_grew(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    with (
+        pytest.raises(JobError, match=f"the annotated video is {tmp_path / '.part'}"),
+        video_file(tmp_path / "out.mp4") as video,
+    ):
+        write_grey(video, [(0, 10), (1, 200)])
+    assert len(read_video(tmp_path / ".part")[0]) == 2
+
+
 def test_video_nobody_wrote_to_leaves_nothing(tmp_path):
     with video_file(tmp_path / "out.mp4"):
         pass
