@@ -14,7 +14,7 @@ import numpy as np
 
 from src.cli import JobError
 from src.demo.results import numbered
-from src.demo.video_reader import USUAL_RATE, is_copied
+from src.demo.video_reader import USUAL_RATE, SoundTrack
 
 ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
 """Options of x264: speed, and quality from 0 (lossless) to 51."""
@@ -40,7 +40,7 @@ class VideoFile:
         part: Path,
         time_base: Fraction,
         rate: Fraction | None = None,
-        tracks: Sequence[av.AudioStream] = (),
+        tracks: Sequence[SoundTrack] = (),
         pixel_aspect: Fraction | None = None,
         stopped_path: Path | None = None,
     ):
@@ -51,7 +51,7 @@ class VideoFile:
             part: Where the file grows, on the same disk.
             time_base: Unit of the time stamps, seconds.
             rate: Average number of frames per second.
-            tracks: Streams of sound whose packets will be written.
+            tracks: Sound that will be written.
             pixel_aspect: Width of a pixel divided by its height.
             stopped_path: Name of the file when an exception ends the `with` block; by default `path`.
         """
@@ -131,7 +131,9 @@ class VideoFile:
             encoder.sample_aspect_ratio = self._pixel_aspect or Fraction(1)
             encoder.colorspace = encoder.color_primaries = encoder.color_trc = 1  # BT.709
             encoder.color_range = 1  # 16..235
-            self._sound: dict[int, Any] = {track.index: _sound_track(self._file, track) for track in self._tracks}
+            self._sound: dict[int, Any] = {
+                track.stream.index: _sound_track(self._file, track) for track in self._tracks
+            }
             self._file.start_encoding()
 
     @contextlib.contextmanager
@@ -208,8 +210,8 @@ def _rename_beside(part: Path, path: Path) -> Path:
         return part
 
 
-def _sound_track(file: av.container.OutputContainer, track: av.AudioStream) -> CopiedSound | EncodedSound:
-    return (CopiedSound if is_copied(track) else EncodedSound)(file, track)
+def _sound_track(file: av.container.OutputContainer, track: SoundTrack) -> CopiedSound | EncodedSound:
+    return (CopiedSound if track.copied else EncodedSound)(file, track.stream)
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -94,7 +94,9 @@ def test_sound_is_copied(tmp_path, codec):
         with av.open(str(path)) as file:
             packets.append([bytes(packet) for packet in file.demux(audio=0) if packet.size])
     assert packets[0] == packets[1]
-    assert read_video(tmp_path / "out.mp4")[2].tracks[0].codec_context.codec.canonical_name == codec.removeprefix("lib")
+    assert read_video(tmp_path / "out.mp4")[2].tracks[
+        0
+    ].stream.codec_context.codec.canonical_name == codec.removeprefix("lib")
 
 
 @pytest.mark.parametrize(("name", "codec"), [("in.webm", "vorbis"), ("in.avi", "pcm_s16le")])
@@ -111,8 +113,16 @@ def test_sound_that_mp4_does_not_take_becomes_aac(tmp_path, name, codec):
 def test_slow_mp3_becomes_aac(tmp_path, rate, written):
     """FFmpeg refuses MP3 below 16 kHz in an MP4 file."""
     copy(write_video(tmp_path / "in.avi", codec="mpeg4", sound="mp3", sound_rate=rate), tmp_path / "out.mp4")
-    assert read_video(tmp_path / "out.mp4")[2].tracks[0].codec_context.codec.canonical_name == written
+    assert read_video(tmp_path / "out.mp4")[2].tracks[0].stream.codec_context.codec.canonical_name == written
     assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+def test_a_track_without_sound_is_no_error(tmp_path, codec):
+    """The beginning of a transport stream does not show the format of a track that starts late or never."""
+    copy(write_video(tmp_path / "in.ts", codec="libx264", sound=codec, silent=True), tmp_path / "out.mp4")
+    times, _, reader = read_video(tmp_path / "out.mp4")
+    assert (len(times), reader.tracks) == (30, [])
 
 
 def test_full_disk_stops_the_video_and_leaves_what_was_written(tmp_path, monkeypatch):

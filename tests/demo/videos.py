@@ -24,6 +24,7 @@ def write_video(
     sound_rate: int = 48_000,
     b_frames: int = 0,
     pixel_aspect: Fraction = Fraction(1),
+    silent: bool = False,
     **options: str,
 ) -> Path:
     """Write grey frames with a face of age 100 from one frame on; FFV1 keeps every pixel as it is.
@@ -31,6 +32,7 @@ def write_video(
     Args:
         times: Seconds of each frame; by default `rate` per second.
         sound: Codec of a tone of 440 Hz.
+        silent: Announce the tone but write none of it.
     """
     times = [number / rate for number in range(frames)] if times is None else times
     pixels = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}.get(codec, "yuv420p")
@@ -51,7 +53,7 @@ def write_video(
             frame.pts, frame.time_base = round(time / video.codec_context.time_base), video.codec_context.time_base
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
-        if audio:
+        if audio and not silent:
             for packet in tone(audio, len(times) / rate):
                 file.mux(packet)
     return path
