@@ -1,6 +1,7 @@
 """Write frames and sound into an MP4 file that browsers play: H.264, yuv420p, its index in front."""
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -146,16 +147,19 @@ class VideoFile:
 
 
 class CopiedSound:
-    """A track whose packets are written as they are."""
+    """A track whose packets are written as they are; one that would come before the last is written after it."""
 
     def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
         self._stream = file.add_stream_from_template(track)
+        self._last_dts = self._end = -math.inf
 
     def convert(self, packet: av.Packet, seconds: float) -> Iterator[av.Packet]:
         pts = round(seconds / packet.time_base)
-        packet.dts = pts if packet.dts is None or packet.pts is None else packet.dts + pts - packet.pts
-        packet.pts = pts
+        dts = pts if packet.dts is None or packet.pts is None else packet.dts + pts - packet.pts
+        late = int(self._end) - dts if dts <= self._last_dts else 0
+        packet.pts, packet.dts = pts + late, dts + late
         packet.stream = self._stream
+        self._last_dts, self._end = packet.dts, packet.dts + max(packet.duration or 0, 1)
         yield packet
 
     def flush(self) -> Iterator[av.Packet]:
@@ -163,21 +167,27 @@ class CopiedSound:
 
 
 class EncodedSound:
-    """A track that becomes AAC, since MP4 files or browsers do not take its codec."""
+    """A track that becomes AAC, since MP4 files or browsers do not take its codec; its format may change."""
 
     def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
         rate = track.rate if track.rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
         layout = "mono" if track.layout.nb_channels == 1 else "stereo"
         self._stream = file.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler(self._stream.format, layout, rate)
-        self._next_pts = 0
+        self._output = self._stream.format, layout, rate
+        self._resampler = av.AudioResampler(*self._output)
+        self._input: tuple[str, str, int] | None = None
+        self._end = Fraction(0)
 
     def convert(self, frame: av.AudioFrame, seconds: float) -> Iterator[av.Packet]:
-        pts = round(seconds * frame.sample_rate)
-        if pts < self._next_pts + MAX_JITTER * frame.sample_rate:  # time stamps of some containers are coarse
-            pts = self._next_pts
-        self._next_pts = pts + frame.samples
-        frame.pts, frame.time_base = pts, Fraction(1, frame.sample_rate)
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if form != self._input:
+            yield from self._encode(None)
+            self._input, self._resampler = form, av.AudioResampler(*self._output)
+        start = Fraction(seconds)
+        if start < self._end + MAX_JITTER:  # time stamps of some containers are coarse
+            start = self._end
+        frame.pts, frame.time_base = round(start * frame.sample_rate), Fraction(1, frame.sample_rate)
+        self._end = Fraction(frame.pts + frame.samples, frame.sample_rate)
         yield from self._encode(frame)
 
     def flush(self) -> Iterator[av.Packet]:
@@ -185,8 +195,10 @@ class EncodedSound:
         yield from self._stream.encode(None)
 
     def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        """Resample and encode a frame; None ends what the resampler holds."""
         for resampled in self._resampler.resample(frame):
-            yield from self._stream.encode(resampled)
+            if resampled is not None:  # what a resampler that has nothing to do returns for None
+                yield from self._stream.encode(resampled)
 
 
 def _give_name(part: Path, path: Path) -> None:

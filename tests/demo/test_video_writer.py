@@ -94,9 +94,8 @@ def test_sound_is_copied(tmp_path, codec):
         with av.open(str(path)) as file:
             packets.append([bytes(packet) for packet in file.demux(audio=0) if packet.size])
     assert packets[0] == packets[1]
-    assert read_video(tmp_path / "out.mp4")[2].tracks[
-        0
-    ].stream.codec_context.codec.canonical_name == codec.removeprefix("lib")
+    (track,) = read_video(tmp_path / "out.mp4")[2].tracks
+    assert track.stream.codec_context.codec.canonical_name == codec.removeprefix("lib")
 
 
 @pytest.mark.parametrize(("name", "codec"), [("in.webm", "vorbis"), ("in.avi", "pcm_s16le")])
@@ -123,6 +122,21 @@ def test_a_track_without_sound_is_no_error(tmp_path, codec):
     copy(write_video(tmp_path / "in.ts", codec="libx264", sound=codec, silent=True), tmp_path / "out.mp4")
     times, _, reader = read_video(tmp_path / "out.mp4")
     assert (len(times), reader.tracks) == (30, [])
+
+
+@pytest.mark.parametrize(("codec", "rates"), [("aac", [48_000, 48_000]), ("mp2", [48_000, 44_100])])
+def test_sound_of_joined_recordings_goes_on(tmp_path, codec, rates):
+    """The times of the second one begin at 0 again, its sound may have another format."""
+    parts = [
+        write_video(tmp_path / f"{number}.ts", codec="libx264", sound=codec, sound_rate=rate)
+        for number, rate in enumerate(rates)
+    ]
+    (tmp_path / "in.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    times, _, reader = read_video(copy(tmp_path / "in.ts", tmp_path / "out.mp4"))
+    assert (len(times), reader.damage) == (60, "")
+    assert np.diff([seconds for seconds, _, _ in reader.sound]) == pytest.approx(1024 / 48_000, abs=0.003)
+    assert reader.sound[-1][0] == pytest.approx(3, abs=0.1)
+    assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
 
 
 def test_full_disk_stops_the_video_and_leaves_what_was_written(tmp_path, monkeypatch):
