@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -183,7 +184,7 @@ def test_video_whose_name_is_held_gets_one_beside_it(tmp_path):
     path.mkdir()
     spare.write_text("mine")
     kept = tmp_path / "out.new~2.mp4"
-    message = f"cannot replace {path}: .*; the annotated video is {kept}"
+    message = f"cannot replace {re.escape(str(path))}: .*; the annotated video is {re.escape(str(kept))}"
     with pytest.raises(JobError, match=message), video_file(path) as video:
         write_grey(video, [(0, 10), (1, 200)])
     assert len(read_video(kept)[0]) == 2
@@ -197,7 +198,7 @@ def test_video_that_can_get_no_other_name_either_stays_where_it_grew(tmp_path, m
 
     monkeypatch.setattr("pathlib.Path.replace", refuse)
     with (
-        pytest.raises(JobError, match=f"the annotated video is {tmp_path / '.part'}"),
+        pytest.raises(JobError, match=re.escape(f"the annotated video is {tmp_path / '.part'}")),
         video_file(tmp_path / "out.mp4") as video,
     ):
         write_grey(video, [(0, 10), (1, 200)])
