@@ -46,6 +46,7 @@ class Faces:
     def follow(self, frame: Captured) -> bool:
         """Find the known faces in the next frame; return whether there are some and none is missing."""
         with self._lock:
+            self._tracker.see(frame.image)
             regions = [track.region for track in self._tracker.tracks]
         found = self._predictor.detector.detect_in(frame.image, regions)
         with self._lock:

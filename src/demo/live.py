@@ -136,7 +136,8 @@ class Live:
             if not self._source.live:  # a file is played at its own pace, and waits
                 start = time.monotonic() - frame.time if start is None else start
                 start = max(start, time.monotonic() - frame.time - 1)
-                time.sleep(max(start + frame.time - time.monotonic(), 0))
+                if self._source.wait(start + frame.time - time.monotonic()):
+                    return
                 while self.paused and not self.frames.ended:
                     time.sleep(0.02)
             if self.frames.ended:

@@ -112,6 +112,10 @@ class Source:
         """End `frames` soon, also in another thread."""
         self._closed.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until the time is over or the source is closed; return whether it is closed."""
+        return self._closed.wait(max(seconds, 0))
+
     def __enter__(self) -> "Source":
         return self
 

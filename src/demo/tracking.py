@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from src.demo.scenes import is_cut, make_thumbnail
 from src.images import Box, grow_box, overlap
 from src.inference import Prediction
 
@@ -64,6 +67,13 @@ class Tracker:
 
     def __init__(self) -> None:
         self.tracks: list[Track] = []
+        self._view: np.ndarray | None = None
+
+    def see(self, image: np.ndarray) -> None:
+        """Take the next frame itself, RGB, before its faces: a cut to another scene ends all tracks."""
+        before, self._view = self._view, make_thumbnail(image)
+        if before is not None and is_cut(before, self._view):
+            self.tracks.clear()
 
     def update(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """Take the faces of the next frame and return those to show, with smoothed age and probability.

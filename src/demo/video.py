@@ -118,6 +118,7 @@ def _write(source: Source, results: Results, result: Result, predictor: Predicto
         images = predictor.predict_images(items(), lambda image: image)
         for labelled in Progress(images, None if source.live else video.count, "frames"):
             frame = frames.pop(labelled.name)
+            tracker.see(frame.image)
             predictions = tracker.update(labelled.predictions)
             files.write(result, predictions, frame.number, frame.time, complete=False)
             file.write(draw_predictions(frame.image, predictions), frame.time)

@@ -7,7 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.logging
@@ -30,7 +30,15 @@ MAX_GAP = 0.25
 TS_PACKETS = (188, 192, 204)
 """Bytes of a packet of an MPEG transport stream: plain, with a time stamp (Blu-ray), with error correction."""
 
+logger = logging.getLogger(__name__)
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)  # FFmpeg reports every broken packet; we report once
+
+
+class SoundTrack(NamedTuple):
+    """A stream of sound, and whether an MP4 file takes its packets as they are."""
+
+    stream: av.AudioStream
+    copied: bool
 
 
 class VideoReader:
@@ -42,9 +50,9 @@ class VideoReader:
         finite: Whether the video has an end; live streams have none.
         time_base: Unit of the time stamps, seconds.
         rate: Average number of frames per second, or None.
-        tracks: Streams of sound.
+        tracks: The sound that can be decoded.
         sound: Sound that was read and not taken yet, if `with_sound`: `(seconds, index of the track, packet)`, or an
-            `av.AudioFrame` in place of the packet where the track is not `is_copied`.
+            `av.AudioFrame` in place of the packet where the track is not copied.
         count: Number of frames that the header promises; 0 where it promises none.
         pixel_aspect: Width of a pixel divided by its height, or None; of upright frames once the first is read.
         frames_read: Number of intact frames so far.
@@ -81,7 +89,8 @@ class VideoReader:
         self.finite = local or self._duration > 0 or (self._container.size > 0 and self._format not in ("hls", "dash"))
         self.time_base = self._video.time_base or Fraction(1, 90_000)
         self.rate = self._video.average_rate
-        self.tracks = list(self._container.streams.audio) if with_sound and self.finite else []
+        self.tracks = find_tracks(self._container) if with_sound and self.finite else []
+        self._copied = dict(self.tracks)
         self.sound: deque = deque()
         self.frames_read = self._packets_read = 0
         self.damage = ""
@@ -99,12 +108,13 @@ class VideoReader:
             av.FFmpegError: A live stream stopped.
         """
         for packet in self._packets():
-            if packet.stream_index == self._video.index:
+            if packet.stream == self._video:  # the index of the empty packets at the end is 0
                 for frame in self._decode(packet):
                     self._note_frame(frame)
                     yield self._times[-1], to_rgb(frame)
-            elif packet.stream in self.tracks:
-                self.sound.extend((self._seconds(item), packet.stream_index, item) for item in _sound(packet))
+            elif (copied := self._copied.get(packet.stream)) is not None:
+                sound = _sound(packet, copied)
+                self.sound.extend((self._seconds(item), packet.stream.index, item) for item in sound)
         if self.finite:
             self.count = max(self.count, self._promised_frames())  # some indexes grow while they are read
             self._check_end()
@@ -232,15 +242,25 @@ def find_hole(times: Sequence[float]) -> float | None:
     return float(times[holes[0]] + usual) if even and len(holes) else None
 
 
-def is_copied(track: av.AudioStream) -> bool:
-    """Return whether an MP4 file holds the sound of this track as it is."""
-    name = track.codec_context.codec.canonical_name
-    return name in COPIED_SOUND and not (name == "mp3" and track.rate < MIN_MP3_RATE)
+def find_tracks(container: av.container.InputContainer) -> list[SoundTrack]:
+    """Return the streams of sound; a warning counts those that FFmpeg cannot decode, which are skipped."""
+    tracks = [SoundTrack(stream, is_copied(stream)) for stream in container.streams.audio if stream.codec_context]
+    total = len(container.streams.audio)
+    if len(tracks) < total:
+        logger.warning("skipped %d of %d tracks of sound: FFmpeg cannot decode them", total - len(tracks), total)
+    return tracks
 
 
-def _sound(packet: av.Packet) -> list[Any]:
+def is_copied(stream: av.AudioStream) -> bool:
+    """Return whether an MP4 file holds this sound as it is; not if it starts so late that its format is not known."""
+    name = stream.codec_context.codec.canonical_name
+    known = stream.rate > 0 and stream.layout.nb_channels > 0
+    return known and name in COPIED_SOUND and not (name == "mp3" and stream.rate < MIN_MP3_RATE)
+
+
+def _sound(packet: av.Packet, copied: bool) -> list[Any]:
     """Return the packet if its track is copied, else the decoded frames; nothing of what is damaged."""
-    if is_copied(packet.stream):
+    if copied:
         return [packet] if packet.size and packet.pts is not None else []
     with contextlib.suppress(av.FFmpegError):
         return [frame for frame in packet.decode() if frame.pts is not None]

@@ -1,6 +1,8 @@
 """Write frames and sound into an MP4 file that browsers play: H.264, yuv420p, its index in front."""
 
 import contextlib
+import math
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -12,7 +14,8 @@ import cv2
 import numpy as np
 
 from src.cli import JobError
-from src.demo.video_reader import USUAL_RATE, is_copied
+from src.demo.results import numbered
+from src.demo.video_reader import USUAL_RATE, SoundTrack
 
 ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
 """Options of x264: speed, and quality from 0 (lossless) to 51."""
@@ -38,7 +41,7 @@ class VideoFile:
         part: Path,
         time_base: Fraction,
         rate: Fraction | None = None,
-        tracks: Sequence[av.AudioStream] = (),
+        tracks: Sequence[SoundTrack] = (),
         pixel_aspect: Fraction | None = None,
         stopped_path: Path | None = None,
     ):
@@ -49,7 +52,7 @@ class VideoFile:
             part: Where the file grows, on the same disk.
             time_base: Unit of the time stamps, seconds.
             rate: Average number of frames per second.
-            tracks: Streams of sound whose packets will be written.
+            tracks: Sound that will be written.
             pixel_aspect: Width of a pixel divided by its height.
             stopped_path: Name of the file when an exception ends the `with` block; by default `path`.
         """
@@ -88,7 +91,7 @@ class VideoFile:
         """Complete the file and give it its name, or `path`.
 
         Raises:
-            JobError: The file cannot be completed.
+            JobError: The file cannot be completed, or is complete but has another name, which the error tells.
         """
         if self._file is None:
             return
@@ -99,11 +102,12 @@ class VideoFile:
                     file.mux(list(sound.flush()))
                 file.mux(self._video.encode(None))
                 file.close()
-            self._part.replace(path or self.path)
-        finally:
+        except BaseException:
             with contextlib.suppress(av.FFmpegError):
                 file.close()
             self._part.unlink(missing_ok=True)
+            raise
+        _give_name(self._part, path or self.path)
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -128,7 +132,9 @@ class VideoFile:
             encoder.sample_aspect_ratio = self._pixel_aspect or Fraction(1)
             encoder.colorspace = encoder.color_primaries = encoder.color_trc = 1  # BT.709
             encoder.color_range = 1  # 16..235
-            self._sound: dict[int, Any] = {track.index: _sound_track(self._file, track) for track in self._tracks}
+            self._sound: dict[int, Any] = {
+                track.stream.index: _sound_track(self._file, track) for track in self._tracks
+            }
             self._file.start_encoding()
 
     @contextlib.contextmanager
@@ -141,16 +147,19 @@ class VideoFile:
 
 
 class CopiedSound:
-    """A track whose packets are written as they are."""
+    """A track whose packets are written as they are; one that would come before the last is written after it."""
 
     def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
         self._stream = file.add_stream_from_template(track)
+        self._last_dts = self._end = -math.inf
 
     def convert(self, packet: av.Packet, seconds: float) -> Iterator[av.Packet]:
         pts = round(seconds / packet.time_base)
-        packet.dts = pts if packet.dts is None or packet.pts is None else packet.dts + pts - packet.pts
-        packet.pts = pts
+        dts = pts if packet.dts is None or packet.pts is None else packet.dts + pts - packet.pts
+        late = int(self._end) - dts if dts <= self._last_dts else 0
+        packet.pts, packet.dts = pts + late, dts + late
         packet.stream = self._stream
+        self._last_dts, self._end = packet.dts, packet.dts + max(packet.duration or 0, 1)
         yield packet
 
     def flush(self) -> Iterator[av.Packet]:
@@ -158,21 +167,27 @@ class CopiedSound:
 
 
 class EncodedSound:
-    """A track that becomes AAC, since MP4 files or browsers do not take its codec."""
+    """A track that becomes AAC, since MP4 files or browsers do not take its codec; its format may change."""
 
     def __init__(self, file: av.container.OutputContainer, track: av.AudioStream):
         rate = track.rate if track.rate in (av.Codec("aac", "w").audio_rates or ()) else 48_000
         layout = "mono" if track.layout.nb_channels == 1 else "stereo"
         self._stream = file.add_stream("aac", rate=rate, layout=layout)
-        self._resampler = av.AudioResampler(self._stream.format, layout, rate)
-        self._next_pts = 0
+        self._output = self._stream.format, layout, rate
+        self._resampler = av.AudioResampler(*self._output)
+        self._input: tuple[str, str, int] | None = None
+        self._end = Fraction(0)
 
     def convert(self, frame: av.AudioFrame, seconds: float) -> Iterator[av.Packet]:
-        pts = round(seconds * frame.sample_rate)
-        if pts < self._next_pts + MAX_JITTER * frame.sample_rate:  # time stamps of some containers are coarse
-            pts = self._next_pts
-        self._next_pts = pts + frame.samples
-        frame.pts, frame.time_base = pts, Fraction(1, frame.sample_rate)
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if form != self._input:
+            yield from self._encode(None)
+            self._input, self._resampler = form, av.AudioResampler(*self._output)
+        start = Fraction(seconds)
+        if start < self._end + MAX_JITTER:  # time stamps of some containers are coarse
+            start = self._end
+        frame.pts, frame.time_base = round(start * frame.sample_rate), Fraction(1, frame.sample_rate)
+        self._end = Fraction(frame.pts + frame.samples, frame.sample_rate)
         yield from self._encode(frame)
 
     def flush(self) -> Iterator[av.Packet]:
@@ -180,12 +195,35 @@ class EncodedSound:
         yield from self._stream.encode(None)
 
     def _encode(self, frame: av.AudioFrame | None) -> Iterator[av.Packet]:
+        """Resample and encode a frame; None ends what the resampler holds."""
         for resampled in self._resampler.resample(frame):
-            yield from self._stream.encode(resampled)
+            if resampled is not None:  # what a resampler that has nothing to do returns for None
+                yield from self._stream.encode(resampled)
 
 
-def _sound_track(file: av.container.OutputContainer, track: av.AudioStream) -> CopiedSound | EncodedSound:
-    return (CopiedSound if is_copied(track) else EncodedSound)(file, track)
+def _give_name(part: Path, path: Path) -> None:
+    """Rename a complete file; where another program holds its name, to a free one beside it.
+
+    Raises:
+        JobError: The file has another name.
+    """
+    try:
+        part.replace(path)
+    except OSError as error:
+        kept = _rename_beside(part, path)
+        raise JobError(f"cannot replace {path}: {error.strerror}; the annotated video is {kept}") from error
+
+
+def _rename_beside(part: Path, path: Path) -> Path:
+    names = (path.with_name(name) for name in numbered(f"{path.stem}.new{path.suffix}"))
+    try:
+        return part.replace(next(name for name in names if not os.path.lexists(name)))
+    except OSError:
+        return part
+
+
+def _sound_track(file: av.container.OutputContainer, track: SoundTrack) -> CopiedSound | EncodedSound:
+    return (CopiedSound if track.copied else EncodedSound)(file, track.stream)
 
 
 def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -100,6 +100,19 @@ def test_a_face_that_left_is_missing_and_then_forgotten(faces, scene):
     assert [face.box for face in faces.labels().predictions] == [RIGHT]
 
 
+def test_a_cut_to_another_scene_forgets_the_faces(faces, scene):
+    one, other = np.zeros((2, 480, 640, 3), np.uint8)
+    one[:, 320:], other[240:] = 100, 200
+    assert faces.follow(Captured(one, 2.0))
+    faces.estimate(), faces.estimate()
+    assert faces.follow(Captured(one, 3.0))
+    assert len(faces.labels().predictions) == 2
+    assert not faces.follow(Captured(other, 4.0))
+    assert faces.labels().predictions == []
+    faces.search(Captured(other, 4.0))
+    assert faces.follow(Captured(other, 5.0))
+
+
 def test_a_face_that_moves_on_keeps_its_number(faces, scene):
     faces.estimate(), faces.estimate()
     for number in range(1, 11):

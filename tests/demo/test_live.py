@@ -164,6 +164,17 @@ def test_a_video_waits_while_it_is_paused(tmp_path):
     assert sorted(shades) == shades
 
 
+def test_quitting_does_not_wait_for_the_next_frame(tmp_path):
+    """A time lapse of a frame every 60 seconds."""
+    path = tmp_path / "video.mp4"
+    path.touch()
+    window = FakeWindow(["quit"])
+    start = time.monotonic()
+    run_live(Source(str(path), open_input=FakeVideo([1, 2], rate=1 / 60)), window, FakePredictor(), "Net")
+    assert time.monotonic() - start < 30
+    assert not live_threads()
+
+
 def test_a_damaged_video_is_shown_to_its_end_and_then_named(tmp_path):
     path = tmp_path / "video.mp4"
     path.touch()

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from src.demo.tracking import DOUBTS, MEMORY, MISSES, Tracker, fits, overlap
@@ -55,6 +56,15 @@ def test_a_blink_of_the_detector_is_bridged_and_then_the_face_is_forgotten():
     assert tracker.update([]) == []
     (shown,) = tracker.update([Prediction(LEFT, 60, 1.0)])
     assert (shown.age, shown.male_probability) == (60, 1.0)
+
+
+def test_a_cut_ends_all_tracks():
+    scenes = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    scenes[1] //= 4
+    tracker = Tracker()
+    for number, ages in [(0, [20]), (0, [20]), (1, [60]), (1, [60]), (0, [])]:
+        tracker.see(scenes[number])
+        assert [face.age for face in tracker.update([Prediction(LEFT, age, 0.0) for age in ages])] == ages
 
 
 def test_another_face_elsewhere_does_not_inherit_the_number():

@@ -69,6 +69,11 @@ def test_variable_rates_and_time_lapses_keep_their_times(tmp_path, output, times
     assert read_video(output / "talk.mp4")[0] == pytest.approx(times)
 
 
+def test_a_face_of_another_scene_at_the_same_place_has_its_own_age(tmp_path, output):
+    run(write_video(tmp_path / "talk.mkv", face_from=0, cut_at=15), output)
+    assert [float(row["age"]) for row in rows(output)] == [100] * 15 + [20] * 15
+
+
 def test_no_face_says_so(tmp_path, output):
     assert run(write_video(tmp_path / "talk.mkv", frames=8), output).line() == "no face in any of 8 frames"
 

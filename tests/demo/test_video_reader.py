@@ -134,9 +134,18 @@ def test_sound_comes_as_packets_where_mp4_takes_them(tmp_path, codec, kind):
     reader = read_video(write_video(tmp_path / "v.mkv", sound=codec))[2]
     seconds, tracks, items = zip(*reader.sound, strict=True)
     assert {type(item) for item in items} == {kind}
-    assert set(tracks) == {reader.tracks[0].index}
+    assert set(tracks) == {reader.tracks[0].stream.index}
     assert seconds[-1] == pytest.approx(1.5, abs=0.1)
     assert list(seconds) == sorted(seconds)
+
+
+def test_a_track_whose_codec_is_unknown_is_skipped_with_a_warning(tmp_path, caplog):
+    """As the second one of videos with an iPhone's spatial sound."""
+    path = write_video(tmp_path / "v.mp4", codec="libx264", sound="aac")
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"apac").replace(b"esds", b"xxxx"))
+    times, _, reader = read_video(path)
+    assert (len(times), reader.tracks, len(reader.sound), reader.damage) == (30, [], 0, "")
+    assert caplog.messages == ["skipped 1 of 1 tracks of sound: FFmpeg cannot decode them"]
 
 
 def test_hole_amid_even_times():

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -94,7 +95,8 @@ def test_sound_is_copied(tmp_path, codec):
         with av.open(str(path)) as file:
             packets.append([bytes(packet) for packet in file.demux(audio=0) if packet.size])
     assert packets[0] == packets[1]
-    assert read_video(tmp_path / "out.mp4")[2].tracks[0].codec_context.codec.canonical_name == codec.removeprefix("lib")
+    (track,) = read_video(tmp_path / "out.mp4")[2].tracks
+    assert track.stream.codec_context.codec.canonical_name == codec.removeprefix("lib")
 
 
 @pytest.mark.parametrize(("name", "codec"), [("in.webm", "vorbis"), ("in.avi", "pcm_s16le")])
@@ -111,7 +113,30 @@ def test_sound_that_mp4_does_not_take_becomes_aac(tmp_path, name, codec):
 def test_slow_mp3_becomes_aac(tmp_path, rate, written):
     """FFmpeg refuses MP3 below 16 kHz in an MP4 file."""
     copy(write_video(tmp_path / "in.avi", codec="mpeg4", sound="mp3", sound_rate=rate), tmp_path / "out.mp4")
-    assert read_video(tmp_path / "out.mp4")[2].tracks[0].codec_context.codec.canonical_name == written
+    assert read_video(tmp_path / "out.mp4")[2].tracks[0].stream.codec_context.codec.canonical_name == written
+    assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
+
+
+@pytest.mark.parametrize("codec", ["aac", "ac3"])
+def test_a_track_without_sound_is_no_error(tmp_path, codec):
+    """The beginning of a transport stream does not show the format of a track that starts late or never."""
+    copy(write_video(tmp_path / "in.ts", codec="libx264", sound=codec, silent=True), tmp_path / "out.mp4")
+    times, _, reader = read_video(tmp_path / "out.mp4")
+    assert (len(times), reader.tracks) == (30, [])
+
+
+@pytest.mark.parametrize(("codec", "rates"), [("aac", [48_000, 48_000]), ("mp2", [48_000, 44_100])])
+def test_sound_of_joined_recordings_goes_on(tmp_path, codec, rates):
+    """The times of the second one begin at 0 again, its sound may have another format."""
+    parts = [
+        write_video(tmp_path / f"{number}.ts", codec="libx264", sound=codec, sound_rate=rate)
+        for number, rate in enumerate(rates)
+    ]
+    (tmp_path / "in.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    times, _, reader = read_video(copy(tmp_path / "in.ts", tmp_path / "out.mp4"))
+    assert (len(times), reader.damage) == (60, "")
+    assert np.diff([seconds for seconds, _, _ in reader.sound]) == pytest.approx(1024 / 48_000, abs=0.003)
+    assert reader.sound[-1][0] == pytest.approx(3, abs=0.1)
     assert spectrum_peak(tmp_path / "out.mp4") == pytest.approx(440, abs=5)
 
 
@@ -151,6 +176,33 @@ def test_video_that_cannot_grow_is_an_error_and_leaves_nothing(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
     assert f"cannot write {path}: File too large, after " in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_video_whose_name_is_held_gets_one_beside_it(tmp_path):
+    """On Windows a player that shows an earlier video holds its name, here a folder does."""
+    path, spare = tmp_path / "out.mp4", tmp_path / "out.new.mp4"
+    path.mkdir()
+    spare.write_text("mine")
+    kept = tmp_path / "out.new~2.mp4"
+    message = f"cannot replace {re.escape(str(path))}: .*; the annotated video is {re.escape(str(kept))}"
+    with pytest.raises(JobError, match=message), video_file(path) as video:
+        write_grey(video, [(0, 10), (1, 200)])
+    assert len(read_video(kept)[0]) == 2
+    assert sorted(tmp_path.iterdir()) == [path, spare, kept]
+    assert spare.read_text() == "mine"
+
+
+def test_video_that_can_get_no_other_name_either_stays_where_it_grew(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    with (
+        pytest.raises(JobError, match=re.escape(f"the annotated video is {tmp_path / '.part'}")),
+        video_file(tmp_path / "out.mp4") as video,
+    ):
+        write_grey(video, [(0, 10), (1, 200)])
+    assert len(read_video(tmp_path / ".part")[0]) == 2
 
 
 def test_video_nobody_wrote_to_leaves_nothing(tmp_path):

@@ -24,6 +24,8 @@ def write_video(
     sound_rate: int = 48_000,
     b_frames: int = 0,
     pixel_aspect: Fraction = Fraction(1),
+    silent: bool = False,
+    cut_at: int | None = None,
     **options: str,
 ) -> Path:
     """Write grey frames with a face of age 100 from one frame on; FFV1 keeps every pixel as it is.
@@ -31,6 +33,8 @@ def write_video(
     Args:
         times: Seconds of each frame; by default `rate` per second.
         sound: Codec of a tone of 440 Hz.
+        silent: Announce the tone but write none of it.
+        cut_at: Number of the frame at which another scene begins, with a face of age 20.
     """
     times = [number / rate for number in range(frames)] if times is None else times
     pixels = {"mjpeg": "yuvj420p", "ffv1": "bgr0"}.get(codec, "yuv420p")
@@ -47,11 +51,14 @@ def write_video(
         for number, time in enumerate(times):
             image = np.full((size[1], size[0], 3), 128, np.uint8)
             image[:16, :16] = draw(100) if number >= face_from else 0
+            if cut_at is not None and number >= cut_at:
+                image[: size[1] // 2], image[size[1] // 2 :] = 10, 250
+                image[:16, :16] = draw(20)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(time / video.codec_context.time_base), video.codec_context.time_base
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
-        if audio:
+        if audio and not silent:
             for packet in tone(audio, len(times) / rate):
                 file.mux(packet)
     return path
