@@ -76,6 +76,7 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
         *5 * ["recipes/gender_tables.py"],
         *3 * ["recipes/detected_boxes.py"],
         *2 * ["recipes/train_on_cpu.py"],
+        "recipes/average_weights.py",
         "export.py",
     ]
     trainings = [compose(*command[1:]) for command in commands if command[0] == "recipes/train_on_cpu.py"]
@@ -114,7 +115,10 @@ def test_commands_of_the_recipe_are_valid(commands, compose):
     assert final.model.weights.startswith("checkpoints/wider/")
     assert {cfg.train.predictions for cfg in (last, wider, final)} == {longer.train.predictions}
     assert more.train.predictions == enlarged.train.predictions == mirrored.train.predictions
-    assert "checkpoints/final/MobileNet_160_weights.01-1.00.hdf5" in commands[-1]
+    files = [f"checkpoints/{run}/MobileNet_160_weights.01-1.00.hdf5" for run in ("last", "final")]
+    assert commands[-2][1:3] == files
+    assert written["recipes/average_weights.py"] == ["pretrained_models/MobileNet_192.hdf5"]
+    assert "pretrained_models/MobileNet_192.hdf5" in commands[-1]
     assert "--int8" in commands[-1]
 
 
