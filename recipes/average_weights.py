@@ -10,11 +10,15 @@ import dataclasses
 import math
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.cli import Parser, UserError, run
+
+ALIKE = ("model_name", "img_size", "margin", "colour", "gender_order", "age_decoding", "heads", "scaled", "resize")
+"""What the descriptions of the files must agree in."""
 
 
 def parse_args() -> Namespace:
@@ -31,21 +35,35 @@ def main() -> None:
         raise UserError(f"--shares must be {len(args.files)} numbers that sum to 1, got {args.shares}")
     if args.output.suffix != ".hdf5":
         raise UserError(f"--output must be an .hdf5 file, got {args.output}")
+    average_weights(args.files, args.shares, args.output)
+    print(f"{args.output}: the mean of {len(args.files)} files")
+
+
+def average_weights(files: Sequence[Path], shares: Sequence[float], output: Path) -> None:
+    """Write the weighted mean of weight files.
+
+    Args:
+        shares: Weight of each file.
+
+    Raises:
+        UserError: A file is no weight file, or the files are not alike.
+        OSError: `output` cannot be written.
+    """
     from src.models import load_model, save_weights
 
     total: list = []
-    known = None
-    for file, share in zip(args.files, args.shares, strict=True):
+    first = None
+    for file, share in zip(files, shares, strict=True):
         model, info = load_model(file)
-        network = info.model_name, info.img_size, info.margin, info.colour, info.gender_order
-        if known not in (None, network):
-            raise UserError(f"all files must be of one network, got {network} in {file} beside {known}")
-        known = network
+        first = first or info
+        for name in ALIKE:
+            if getattr(info, name) != getattr(first, name):
+                expected, received = getattr(first, name), getattr(info, name)
+                raise UserError(f"all files must have the {name} of {files[0]}, {expected}, got {received} in {file}")
         weights = [share * array for array in model.get_weights()]
         total = [sum(arrays) for arrays in zip(total, weights, strict=True)] if total else weights
     model.set_weights(total)
-    save_weights(model, args.output, dataclasses.replace(info, metrics={}))
-    print(f"{args.output}: the mean of {len(args.files)} files")
+    save_weights(model, output, dataclasses.replace(info, metrics={}))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
     fiw        Families in the Wild (Robinson et al., arXiv 1604.02182), crops: F0001/mid.csv and F0001/MID1/*.jpg;
                those of further photos may lie in F0001_1/{Father,Mother,Child_male,Child_female}/*.jpg
     mtfl       MTFL (Zhang et al., ECCV 2014): training.txt, testing.txt, net_7876/ and AFLW/; without its part of LFW
-    fgnet      FG-NET (Lanitis et al., 2002): 001A02.JPG ..., with ages; who is a woman was seen on the photos
+    fgnet      FG-NET (Lanitis et al., 2002): 001A02.JPG ..., with ages; genders labelled by eye
     tskinface  TSKinFace (Qin et al., arXiv 1504.03386), its folder TSKinFace_source: FMS/*.jpg, FMS_information/*.txt
                ...; the faces are cut from its photos into faces/
     lag        Large Age-Gap (Bianco, arXiv 1602.06149): NAME/*.png, and NAME/y/*.png of the same person when young,
@@ -41,6 +41,7 @@ FGNET_WOMEN = (
     "002 003 005 008 009 010 012 014 015 018 020 021 025 026 027 030 032 034 039 043 047 049 052 054 059 060 061 062"
     " 065 067 072 073 076 077"
 )
+"""Numbers of the women and girls."""
 FIW_BOX = 0.056, 0.21, 0.87, 0.911
 FURTHER_FIW_BOX = 0.067, 0.067, 0.871, 0.871
 FGNET_BOX = 0.15, 0.2, 0.85, 0.8
@@ -158,6 +159,7 @@ def read_mtfl(folder: Path) -> Iterator[Face]:
 
 
 def read_fgnet(folder: Path) -> Iterator[Face]:
+    """Read FG-NET, whose file names are person and age: `001A02.JPG`."""
     for path in sorted(folder.glob("*.JPG")):
         if match := re.match(r"(\d{3})A(\d{2})", path.name):
             person, age = match.groups()
@@ -187,8 +189,12 @@ def read_lag(folder: Path) -> Iterator[Face]:
     estimator = AgeGenderEstimator.load()
     margin = (1 / (LAG_BOX[2] - LAG_BOX[0]) - 1) / 2
     for young in sorted(folder.glob("*/y")):
-        adults = [read_image(str(path)) for path in sorted(young.parent.glob("*.png"))]
-        faces = [crop_to_margin(image, margin, estimator.margin) for image in adults]
+        faces = []
+        for path in sorted(young.parent.glob("*.png")):
+            try:
+                faces.append(crop_to_margin(read_image(str(path)), margin, estimator.margin))
+            except ImageError as error:
+                warn_skipped(str(path), str(error))
         male = estimator.predict(faces)[1].mean() if faces else 0.5
         if max(male, 1 - male) >= SURE:
             for path in sorted(young.glob("*.png")):

@@ -159,6 +159,7 @@ def label_images(
     if todo:
         print(estimator.describe(), flush=True)
         connect(address)
+        cli.interrupt_on_termination()  # Ray has set its own handlers
         arguments = (source.filesystem, make_predictor, cpus_per_worker)
         save(count(run_workers(todo, arguments, workers, cpus_per_worker), summary, len(todo)), target, origin)
     if summary.unreadable and not summary.images + summary.skipped:

@@ -115,7 +115,7 @@ def _find_paths(place: Place) -> Iterable[str | Path]:
         if not os.path.exists(place.path):
             return []
         found = find_local_images(place.path)
-        for name, reason in {**found.unreadable, **dict.fromkeys(found.results, "it holds results of demo.py")}.items():
+        for name, reason in {**found.unreadable, **dict.fromkeys(found.results, "results of demo.py")}.items():
             warn_skipped(name, reason)
         return found.paths
     pattern = f"{place.path}/{place.pattern}"

@@ -91,7 +91,12 @@ def check_threshold(threshold: float) -> None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and end the process with its exit code, see `call`; SIGTERM does what Ctrl-C does."""
+    """Run a script's `main` and end the process with its exit code, see `call`.
+
+    SIGTERM and SIGHUP do what Ctrl-C does.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     interrupt_on_termination()
     sys.exit(call(main))
 
@@ -315,6 +320,7 @@ class Progress(tqdm):
 TERMINATIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals of `kill`, `timeout` and batch systems, and of a terminal that is closed."""
 _terminated_by = 0
+_stopping = False
 _interrupted = False
 _interrupt_text: Callable[[], str] = str
 
@@ -327,12 +333,21 @@ def interrupt_on_termination() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Interrupt, once: `timeout` and shells send their signal twice, and the second must not stop what cleans up."""
+    """Interrupt, once: `timeout` and shells send their signal twice, and the second must not stop what cleans up.
+
+    Nor must a terminal that is closed after Ctrl-C.
+    """
     global _terminated_by
-    if not _terminated_by:
+    if not (_terminated_by or _stopping or _interrupted):
         _terminated_by = number
         on_ctrl_c = signal.getsignal(signal.SIGINT)  # ignored in the background of a script
         (on_ctrl_c if callable(on_ctrl_c) else signal.default_int_handler)(number, frame)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _stopping
+    _stopping = True
+    signal.default_int_handler(number, frame)
 
 
 def _interrupt_code() -> int:

@@ -11,11 +11,13 @@ SCRIPT = "recipes/average_weights.py"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Two weight files of one network and one of another size."""
+    """Two weight files of one network, one of another size, and one with another head."""
     folder = tmp_path_factory.mktemp("weights")
     paths = []
-    for number, size in enumerate([32, 32, 64]):
-        info = WeightsInfo("MobileNetV2", size, 0.4, metrics={"val_pred_age_mae": 5.0}, data=f"table {number}")
+    for number, size in enumerate([32, 32, 64, 32]):
+        heads = ("gender",) if number == 3 else ("gender", "age")
+        metrics = {"val_pred_age_mae": 5.0}
+        info = WeightsInfo("MobileNetV2", size, 0.4, metrics=metrics, data=f"table {number}", heads=heads)
         paths.append(save_weights(get_model("MobileNetV2", size), folder / f"{number}.hdf5", info))
     return paths
 
@@ -37,6 +39,8 @@ def test_mistakes(files, tmp_path):
     assert error_line(shares) == "error: --shares must be 2 numbers that sum to 1, got [0.5, 0.6]"
     ending = run_script(SCRIPT, *files[:2], "--shares", 0.5, 0.5, "-o", tmp_path / "mean.onnx")
     assert error_line(ending) == f"error: --output must be an .hdf5 file, got {tmp_path / 'mean.onnx'}"
-    other = run_script(SCRIPT, *files[1:], "--shares", 0.5, 0.5, "-o", output)
-    assert error_line(other).startswith("error: all files must be of one network, got ('MobileNetV2', 64")
+    size = run_script(SCRIPT, *files[1:3], "--shares", 0.5, 0.5, "-o", output)
+    assert error_line(size) == f"error: all files must have the img_size of {files[1]}, 32, got 64 in {files[2]}"
+    head = run_script(SCRIPT, files[0], files[3], "--shares", 0.5, 0.5, "-o", output)
+    assert error_line(head).startswith(f"error: all files must have the heads of {files[0]}, ")
     assert not output.exists()

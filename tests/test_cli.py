@@ -190,6 +190,14 @@ def test_signals_that_end_a_process_do_what_ctrl_c_does(name, before, body, code
     assert (done.returncode, done.stdout, done.stderr) == (code and code + number, out, error)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
+def test_a_terminal_that_is_closed_after_ctrl_c_does_not_stop_what_cleans_up():
+    body = "try: signal.raise_signal(signal.SIGINT)\n    finally: signal.raise_signal(signal.SIGHUP); print('complete')"
+    script = f"import signal\nfrom src import cli\ndef main():\n    {body}\ncli.run(main)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cli.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "complete\n", "interrupted\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such terminals")
 def test_a_closed_terminal_changes_no_exit_code():
     ours, theirs = os.openpty()

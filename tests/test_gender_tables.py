@@ -94,7 +94,9 @@ def test_young_faces_get_the_gender_of_the_adult(tmp_path):
     for name in ("eileen/1.png", "eileen/y/2.png", "eileen/y/3.png", "unknown/y/4.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(folder / name, face)
-    rows, _, _ = make_table("lag", folder)
+    (folder / "eileen" / "5.png").write_bytes(b"no image")
+    rows, result, _ = make_table("lag", folder)
+    assert "5.png" in result.stderr
     assert {path: gender for path, (gender, _) in rows.items()} == {"eileen/y/2.png": 0, "eileen/y/3.png": 0}
     (again,) = FaceDetector().detect(face)
     assert all(overlap(box, again.box) > 0.9 for _, box in rows.values())

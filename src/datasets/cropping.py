@@ -191,14 +191,18 @@ def _read_again(filled_in: pd.DataFrame, added: pd.DataFrame, output_dir: Path) 
         added: Columns of a user of the first reading.
 
     Returns:
-        The new reading, or the first one where there is none.
+        The new reading, or the first one where there is none, as of rows that the new one lacks: the table may be half
+        saved.
     """
     try:
-        if (output_dir / FACES).exists():
-            return read_filled_in(output_dir / FACES)
+        labels, columns = read_filled_in(output_dir / FACES)
     except UserError as error:
         logger.warning(f"{error}; {_set_aside(output_dir)} is a copy, and the cells read at the start are kept")
-    return filled_in, added
+        return filled_in, added
+    lost = filled_in.index.difference(labels.index)
+    if lost.empty:
+        return labels, columns
+    return pd.concat([labels, filled_in.loc[lost]]), pd.concat([columns, added.loc[lost]]).fillna("")
 
 
 def _keep_cells(filled_in: pd.DataFrame, added: pd.DataFrame, staying: pd.Index, output_dir: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Write frames and sound into an MP4 file that browsers play: H.264, yuv420p, its index in front."""
 
 import contextlib
+import logging
 import math
 import os
 import shutil
@@ -24,6 +25,13 @@ MIN_FREE_BYTES = 2**24
 MAX_JITTER = 0.05
 """Seconds of silence in encoded sound that are closed up."""
 FINEST_TIME_BASE = Fraction(1, 1_000_000)
+
+
+logger = logging.getLogger(__name__)
+
+
+class OtherNameError(JobError):
+    """A video is complete, but under another name."""
 
 
 class VideoFile:
@@ -116,8 +124,12 @@ class VideoFile:
         if kind is None:
             self.close()
             return
-        with contextlib.suppress(JobError):  # the first error is the one to report
+        try:
             self.close(self._stopped_path)
+        except OtherNameError as error:
+            logger.warning("%s", error)
+        except JobError:
+            pass  # the first error is the one to report
 
     def _open(self, image: np.ndarray) -> None:
         height, width = (max(side - side % 2, 2) for side in image.shape[:2])
@@ -205,13 +217,13 @@ def _give_name(part: Path, path: Path) -> None:
     """Rename a complete file; where another program holds its name, to a free one beside it.
 
     Raises:
-        JobError: The file has another name.
+        OtherNameError: The file has another name.
     """
     try:
         part.replace(path)
     except OSError as error:
         kept = _rename_beside(part, path)
-        raise JobError(f"cannot replace {path}: {error.strerror}; the annotated video is {kept}") from error
+        raise OtherNameError(f"cannot replace {path}: {error.strerror}; the annotated video is {kept}") from error
 
 
 def _rename_beside(part: Path, path: Path) -> Path:

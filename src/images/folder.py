@@ -59,7 +59,7 @@ class FoundImages:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.others.most_common())
             lines.append(f"{total:,} other file{'s' * (total > 1)}: {kinds}")
         if self.results:
-            lines.append(f"skipped {_first(self.results)}: it holds results of demo.py")
+            lines.append(f"skipped {_first(self.results)}: results of demo.py")
         if self.loops:
             lines.append(f"skipped the link {_first(self.loops)}: it leads to a folder that is searched already")
         return lines

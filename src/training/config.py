@@ -143,10 +143,14 @@ class DistributedConfig(_Section):
 
     @model_validator(mode="after")
     def _check_place(self) -> Self:
-        if self.mode == "off" and (self.processes > 1 or self.process_id > 0 or self.coordinator is not None):
+        if self.mode != "on" and (self.processes > 1 or self.process_id > 0):
             raise UserError(
-                "distributed.mode must be on with distributed.processes, process_id or coordinator, got off; without "
-                "it each process would train alone"
+                f"distributed.mode must be on with distributed.processes or process_id, got {self.mode}; they would be "
+                "ignored"
+            )
+        if self.mode == "off" and self.coordinator is not None:
+            raise UserError(
+                "distributed.mode must be on or auto with distributed.coordinator, got off; it would be ignored"
             )
         if self.mode == "on" and self.process_id >= self.processes:
             raise UserError(f"distributed.process_id must be < {self.processes}, got {self.process_id}")

@@ -299,6 +299,16 @@ def test_a_table_that_becomes_unreadable_meanwhile_is_copied(tmp_path, stub_dete
     assert message.endswith(f"; {copy} is a copy, and the cells read at the start are kept")
 
 
+def test_labels_stay_where_the_table_is_half_saved(tmp_path, stub_detector, monkeypatch):
+    make_images(tmp_path / "in", "a.jpg", "b.jpg")
+    crop_folder(tmp_path / "in", tmp_path / "out")
+    table = tmp_path / "out" / "faces.csv"
+    edited = cells(tmp_path / "out").assign(ages=["20", "30"], Notes=["x", "y"])
+    edited.to_csv(table, index=False)
+    crop_while(lambda: edited[:1].to_csv(table, index=False), tmp_path, monkeypatch)
+    assert cells(tmp_path / "out")[["ages", "Notes"]].to_numpy().tolist() == [["20", "x"], ["30", "y"], ["", ""]]
+
+
 def test_labels_stay_where_the_table_goes_meanwhile(tmp_path, stub_detector, monkeypatch):
     make_images(tmp_path / "in", "a.jpg")
     crop_folder(tmp_path / "in", tmp_path / "out")

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -126,7 +127,7 @@ def test_a_track_without_sound_is_no_error(tmp_path, codec):
 
 
 @pytest.mark.parametrize(("codec", "rates"), [("aac", [48_000, 48_000]), ("mp2", [48_000, 44_100])])
-def test_sound_of_joined_recordings_goes_on(tmp_path, codec, rates):
+def test_sound_of_joined_recordings_continues(tmp_path, codec, rates):
     """The times of the second one begin at 0 again, its sound may have another format."""
     parts = [
         write_video(tmp_path / f"{number}.ts", codec="libx264", sound=codec, sound_rate=rate)
@@ -190,6 +191,16 @@ def test_video_whose_name_is_held_gets_one_beside_it(tmp_path):
     assert len(read_video(kept)[0]) == 2
     assert sorted(tmp_path.iterdir()) == [path, spare, kept]
     assert spare.read_text() == "mine"
+
+
+def test_stopped_video_whose_name_is_held_is_named(tmp_path, caplog):
+    path = tmp_path / "out.mp4"
+    path.mkdir()
+    with suppress(KeyboardInterrupt), video_file(path) as video:
+        write_grey(video, [(0, 10)])
+        raise KeyboardInterrupt
+    assert len(read_video(tmp_path / "out.new.mp4")[0]) == 1
+    assert caplog.messages[0].endswith(f"the annotated video is {tmp_path / 'out.new.mp4'}")
 
 
 def test_video_that_can_get_no_other_name_either_stays_where_it_grew(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_results_of_earlier_runs_are_skipped_unless_they_are_asked_for(tmp_path)
     found = find_images(tmp_path)
     assert names(found) == ["a.jpg"]
     assert (found.results, found.loops) == (["old", "b/old", "link"], [])
-    assert found.notes() == ["skipped old and 2 more: it holds results of demo.py"]
+    assert found.notes() == ["skipped old and 2 more: results of demo.py"]
     assert names(find_images(tmp_path / "old")) == ["a.jpg"]
     assert names(find_images(tmp_path / "b" / "old" / "sub")) == ["a.jpg"]
 

@@ -128,9 +128,14 @@ def test_places_that_do_not_exist(check, given, message):
 @pytest.mark.parametrize("given", [{"processes": 2}, {"process_id": 1}, {"coordinator": "10.0.0.1:4321"}])
 def test_places_without_a_mode(check, given):
     given = {f"distributed.{key}": value for key, value in given.items()}
-    with pytest.raises(UserError, match="^distributed.mode must be on with distributed.processes, .*, got off; "):
+    with pytest.raises(UserError, match="^distributed.mode must be on .*, got off; "):
         check(given)
-    assert check(given | {"distributed.mode": "auto"})
+
+
+def test_keys_of_distributed_that_mode_auto_ignores(check):
+    with pytest.raises(UserError, match="^distributed.mode must be on .*, got auto; "):
+        check({"distributed.mode": "auto", "distributed.processes": 2})
+    assert check({"distributed.mode": "auto", "distributed.coordinator": "10.0.0.1:4321"})
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
