@@ -164,6 +164,10 @@ def test_a_log_of_stderr_on_a_full_disk_changes_no_exit_code(body, code, out):
     assert (done.returncode, done.stdout) == (code, out)
 
 
+NO_NOHUP = "import signal\nsignal.signal(getattr(signal, 'SIGHUP', signal.SIGTERM), signal.SIG_DFL)\n"
+"""Begin of a script that tests SIGHUP, which the tests themselves may have been told to ignore."""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
 @pytest.mark.parametrize(
     ("before", "body", "code", "out", "error"),
@@ -184,7 +188,7 @@ def test_a_log_of_stderr_on_a_full_disk_changes_no_exit_code(body, code, out):
 def test_signals_that_end_a_process_do_what_ctrl_c_does(name, before, body, code, out, error):
     """Twice, as `timeout` and a shell whose terminal is closed send them."""
     number = getattr(signal, name)
-    begin = f"import signal\nfrom src import cli\nnumber = {number:d}\n{before}"
+    begin = f"{NO_NOHUP}from src import cli\nnumber = {number:d}\n{before}"
     script = f"{begin}\ndef main():\n    stop = lambda: signal.raise_signal(number)\n    {body}\ncli.run(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=cli.ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (code and code + number, out, error)
@@ -193,7 +197,7 @@ def test_signals_that_end_a_process_do_what_ctrl_c_does(name, before, body, code
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process at once")
 def test_a_terminal_that_is_closed_after_ctrl_c_does_not_stop_what_cleans_up():
     body = "try: signal.raise_signal(signal.SIGINT)\n    finally: signal.raise_signal(signal.SIGHUP); print('complete')"
-    script = f"import signal\nfrom src import cli\ndef main():\n    {body}\ncli.run(main)"
+    script = f"{NO_NOHUP}from src import cli\ndef main():\n    {body}\ncli.run(main)"
     done = subprocess.run([sys.executable, "-c", script], cwd=cli.ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "complete\n", "interrupted\n")
 
@@ -202,7 +206,7 @@ def test_a_terminal_that_is_closed_after_ctrl_c_does_not_stop_what_cleans_up():
 def test_a_closed_terminal_changes_no_exit_code():
     ours, theirs = os.openpty()
     main = "def main():\n    print('ready', flush=True)\n    time.sleep(60)"
-    command = [sys.executable, "-c", f"import time\nfrom src import cli\n{main}\ncli.run(main)"]
+    command = [sys.executable, "-c", f"{NO_NOHUP}import time\nfrom src import cli\n{main}\ncli.run(main)"]
     with subprocess.Popen(command, cwd=cli.ROOT, stdout=subprocess.PIPE, stderr=theirs) as process:
         assert process.stdout.readline() == b"ready\n"
         os.close(theirs)
