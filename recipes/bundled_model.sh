@@ -41,14 +41,19 @@ settings=(model.model_name=MobileNet model.img_size=160 model.batch_size=64 trai
 further=(model.frozen=0.2 model.dropout=0.1 train.mixed_precision=true train.warmup_epochs=0.15
   augment.crop_jitter_probability=0.8 augment.crop_jitter_shift=0.08 augment.crop_jitter_scale=0.12)
 
-weaker_augmentation=(augment.rotation=12 augment.scale=0.1 augment.erasing_probability=0.15 augment.colour_cast_probability=0.3
-  augment.colour_cast=0.25 augment.gamma_probability=0.3 'augment.gamma=[0.5,2.5]' augment.blur_probability=0.1
-  augment.low_resolution_probability=0.12 augment.jpeg_probability=0.15)
+# The long and the short training of the last parts.
+late=("${settings[@]}" "${further[@]}" model.img_size=192 model.mirrored=true
+  train.predictions=checkpoints/predictions4.npz)
 
-weakest_augmentation=(augment.geometry_probability=0.6 augment.rotation=8 augment.scale=0.06 augment.erasing_probability=0.05
-  augment.brightness_contrast_probability=0.3 augment.colour_cast_probability=0.15 augment.colour_cast=0.2
-  augment.gamma_probability=0.15 'augment.gamma=[0.5,2.5]' augment.grey_probability=0.05 augment.blur_probability=0.05
-  augment.motion_probability=0.02 augment.low_resolution_probability=0.08 augment.jpeg_probability=0.1)
+weaker=("${late[@]}" train.ema=0.999 augment.rotation=12 augment.scale=0.1 augment.erasing_probability=0.15
+  augment.colour_cast_probability=0.3 augment.colour_cast=0.25 augment.gamma_probability=0.3 'augment.gamma=[0.5,2.5]'
+  augment.blur_probability=0.1 augment.low_resolution_probability=0.12 augment.jpeg_probability=0.15)
+
+weakest=("${late[@]}" train.lr=0.00015 train.warmup_epochs=0.05 train.epochs=1 augment.geometry_probability=0.6
+  augment.rotation=8 augment.scale=0.06 augment.erasing_probability=0.05 augment.brightness_contrast_probability=0.3
+  augment.colour_cast_probability=0.15 augment.colour_cast=0.2 augment.gamma_probability=0.15 'augment.gamma=[0.5,2.5]'
+  augment.grey_probability=0.05 augment.blur_probability=0.05 augment.motion_probability=0.02
+  augment.low_resolution_probability=0.08 augment.jpeg_probability=0.1)
 
 # The heads alone, then all but the first layers. All-Age-Faces is small and has ages that the others lack.
 train() {
@@ -123,16 +128,10 @@ enlarge() {
 lengthen() {
   predict_with checkpoints/predictions4.npz "$(newest enlarged)" "$(newest refined)" "$(newest distilled)" $before
   local db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women]"
-  run "$db" "${settings[@]}" "${further[@]}" "${weaker_augmentation[@]}" model.img_size=192 model.mirrored=true \
-    model.weights="$(newest mirrored)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
+  run "$db" "${weaker[@]}" model.weights="$(newest mirrored)" \
     train.epochs=5 train.steps_per_epoch=2040 train.seed=31 train.checkpoint_dir=checkpoints/longer
-  run "$db" "${settings[@]}" "${further[@]}" "${weakest_augmentation[@]}" model.img_size=192 model.mirrored=true \
-    model.weights="$(newest longer)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
-    train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1350 train.seed=33 train.checkpoint_dir=checkpoints/last
-}
-
-run() {
-  "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
+  run "$db" "${weakest[@]}" model.weights="$(newest longer)" \
+    train.steps_per_epoch=1350 train.seed=33 train.checkpoint_dir=checkpoints/last
 }
 
 # With the genders of more people, many of them children, with hats or turned away.
@@ -146,12 +145,14 @@ widen() {
   done
   local db="data.db=[$older_utkface,$older_utkface,$more_aaf,fairface,$older,$women,data/fiw.csv"
   db+=",data/mtfl.csv,data/mtfl_boxes.csv,$children,$children]"
-  run "$db" "${settings[@]}" "${further[@]}" "${weaker_augmentation[@]}" model.img_size=192 model.mirrored=true \
-    model.weights="$(newest last)" train.predictions=checkpoints/predictions4.npz train.ema=0.999 \
+  run "$db" "${weaker[@]}" model.weights="$(newest last)" \
     train.epochs=5 train.steps_per_epoch=1750 train.seed=41 train.checkpoint_dir=checkpoints/wider
-  run "$db" "${settings[@]}" "${further[@]}" "${weakest_augmentation[@]}" model.img_size=192 model.mirrored=true \
-    model.weights="$(newest wider)" train.predictions=checkpoints/predictions4.npz train.lr=0.00015 \
-    train.warmup_epochs=0.05 train.epochs=1 train.steps_per_epoch=1000 train.seed=42 train.checkpoint_dir=checkpoints/final
+  run "$db" "${weakest[@]}" model.weights="$(newest wider)" \
+    train.steps_per_epoch=1000 train.seed=42 train.checkpoint_dir=checkpoints/final
+}
+
+run() {
+  "$python" recipes/train_on_cpu.py "$@" ${overrides[@]+"${overrides[@]}"}  # bash 4.3 takes an empty list for unset
 }
 
 # The mean with the weights before, which are better at ages.

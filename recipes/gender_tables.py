@@ -32,7 +32,6 @@ from src.cli import Parser, Progress, UserError, run, warn_skipped
 from src.datasets import write_csv
 from src.files import map_ahead
 from src.images import BOX_COLUMNS, ImageError, crop_box, crop_to_margin, read_image, write_image
-from src.inference import AgeGenderEstimator
 from src.labels import FEMALE, MALE
 
 GENDERS = {"f": FEMALE, "m": MALE}
@@ -186,6 +185,8 @@ def read_tskinface(folder: Path) -> Iterator[Face]:
 
 def read_lag(folder: Path) -> Iterator[Face]:
     """Read the young faces of Large Age-Gap, of adults whose gender is predicted with certainty."""
+    from src.inference import AgeGenderEstimator
+
     estimator = AgeGenderEstimator.load()
     margin = (1 / (LAG_BOX[2] - LAG_BOX[0]) - 1) / 2
     for young in sorted(folder.glob("*/y")):
